@@ -1,0 +1,5 @@
+"""Noticing that the world has changed. Pure: the same in, the same out."""
+
+from drift.monitor import DriftMonitor
+
+__all__ = ["DriftMonitor"]

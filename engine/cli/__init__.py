@@ -1,0 +1,52 @@
+"""The command line: `closeloop COMMAND`. One module a group of commands; errors become one line here.
+
+Exit status: 0 done; 1 a check failed (`doctor`, `snapshots verify`); 2 bad usage or configuration;
+3 the server can't be reached or used; 4 a tape can't be read; 5 the shard's lease is lost or held by
+another worker; 6 the state can't be recovered; 130 interrupted.
+"""
+
+import sys
+
+import typer
+
+from engine.cli import live, setup, snapshot, tape
+from engine.config import ConfigError
+from engine.http import HttpError
+from engine.recovery import RecoveryError
+from snapshots import SnapshotError
+from streams import AddressError, LeaseHeld, LeaseLost, StreamError, TapeError
+
+app = typer.Typer(
+    name="closeloop",
+    help="A streaming online-learning engine for trading bots.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+live.add_to(app)
+tape.add_to(app)
+snapshot.add_to(app)
+setup.add_to(app)
+
+# The first match counts.
+_STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (ConfigError, 2),
+    (HttpError, 2),
+    (AddressError, 2),
+    (TapeError, 4),
+    (LeaseHeld, 5),
+    (LeaseLost, 5),
+    (StreamError, 3),
+    (RecoveryError, 6),
+    (SnapshotError, 6),
+)
+
+
+def main() -> None:
+    """Run the command line; what users can mend is one line on standard error."""
+    try:
+        app()
+    except tuple(kind for kind, _ in _STATUS) as error:
+        status = next(status for kind, status in _STATUS if isinstance(error, kind))
+        print(f"closeloop: {error}", file=sys.stderr)  # noqa: T201 - the command line prints
+        sys.exit(status)

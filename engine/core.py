@@ -1,0 +1,301 @@
+"""The pure core: one event in, its outputs out.
+
+`Core.apply` is the only way in. Live work, replay, tests and crash recovery all call it. It reads no
+clock and does no I/O; its answers depend on the config and the events so far, and on nothing else.
+
+The flow of an event:
+  not an event          -> dead letter
+  signal                -> scored, decided, opened in the ledger -> decision (-> outcome, when its
+                           close is already here)
+  close                 -> joined to its signal -> learned -> outcome, and what the model found (alerts)
+  control               -> obeyed when its signature holds -> alert
+  and event time moving on expires what waited too long -> alerts, dead letters
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from engine.config import CoreConfig
+from engine.ledger import Ledger, OpenSignal, ParkedClose, from_micros, to_micros
+from engine.model import Finding, Fitter, Model
+from engine.policy import decide
+from streams.events import (
+    Alert,
+    Close,
+    Control,
+    Dead,
+    Decision,
+    Entry,
+    ModelRef,
+    Outcome,
+    Output,
+    Signal,
+    dead,
+    encode,
+)
+
+COUNTS = (
+    "events", "signals", "closes", "controls", "decisions", "outcomes", "dead", "alerts",
+    "duplicate_signals", "duplicate_closes", "orphan_closes", "expired_signals", "late_closes",
+)  # fmt: skip
+
+
+class Core:
+    """The state machine that bots talk to.
+
+    Parameters
+    ----------
+    config
+        What its answers depend on.
+    fitter
+        Computes refits.
+    control_key
+        Control events must be signed with it; without one none is obeyed.
+    source
+        The name of the input, for dead letters.
+    """
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        fitter: Fitter,
+        control_key: bytes | None = None,
+        source: str = "events",
+    ) -> None:
+        self.config = config
+        self.counts = dict.fromkeys(COUNTS, 0)
+        self.decisions_digest = bytes(32).hex()
+        self.model = Model(config, fitter)
+        self.ledger = Ledger(
+            config.ledger.max_open,
+            config.ledger.max_parked,
+            config.ledger.remember,
+            timedelta(days=config.ledger.expire_days),
+            timedelta(minutes=config.ledger.park_minutes),
+        )
+        self._now = datetime(1, 1, 1, tzinfo=UTC)
+        self._control_key = control_key
+        self._source = source
+        self._config_digest = config.digest[:12]
+        self._out: list[Output] = []
+
+    def apply(self, entry: Entry) -> list[Output]:
+        """Everything that follows from one input entry, in the order it is to be published."""
+        self._out = out = []
+        self.counts["events"] += 1
+        event = entry.event
+        if event is None:
+            self._bury(entry.id, entry.data, "invalid", entry.error or "")
+            return out
+        if isinstance(event, Signal):
+            self._signal(entry, event)
+        elif isinstance(event, Close):
+            self._close(entry, event)
+        else:
+            self._control(entry, event)
+        return out
+
+    # Signals
+
+    def _signal(self, entry: Entry, signal: Signal) -> None:
+        self.counts["signals"] += 1
+        if signal.signal_id in self.ledger.open or self.ledger.has_ended(signal.signal_id):
+            self.counts["duplicate_signals"] += 1
+            return
+        problem = self.model.problem(signal)
+        if problem is not None:
+            self._bury(entry.id, entry.data, "feature_type", problem)
+            return
+        self._advance(signal.ts)
+        opened = self._decide(entry.id, signal)
+        self.ledger.open[signal.signal_id] = opened
+        parked = self.ledger.parked.pop(signal.signal_id, None)
+        if parked is not None:
+            self._learn(parked.close)
+
+    def _decide(self, entry_id: str, signal: Signal) -> OpenSignal:
+        score = self.model.score(signal)
+        verdict = decide(score.probability, signal.baseline, self.model.closes, self.config.policy)
+        decision = Decision.model_construct(
+            decision_id=entry_id,
+            signal_id=signal.signal_id,
+            ts=signal.ts,
+            symbol=signal.symbol,
+            action=verdict.action,
+            probability=score.probability,
+            expected_return_pct=score.expected_return_pct,
+            risk=score.risk,
+            size_multiplier=verdict.size_multiplier,
+            reasons=verdict.reasons,
+            model=ModelRef.model_construct(
+                update=self.model.closes,
+                last_close=self.model.last_close,
+                champion=self.model.champion,
+                config=self._config_digest,
+            ),
+            baseline=signal.baseline,
+        )
+        self.decisions_digest = chain(self.decisions_digest, decision)
+        self.counts["decisions"] += 1
+        self._out.append(decision)
+        return OpenSignal(
+            signal.signal_id,
+            signal.ts,
+            signal.symbol,
+            signal.side,
+            signal.strategy,
+            signal.baseline,
+            verdict.action,
+            score.probability,
+            score.expected_return_pct,
+            score.risk,
+            verdict.size_multiplier,
+            score.row,
+            score.experts,
+        )
+
+    # Closes
+
+    def _close(self, entry: Entry, close: Close) -> None:
+        self.counts["closes"] += 1
+        if close.signal_id in self.ledger.open:
+            self._learn(close)
+        elif close.signal_id in self.ledger.parked or self.ledger.has_closed(close.signal_id):
+            self.counts["duplicate_closes"] += 1
+        elif self.ledger.has_ended(close.signal_id):
+            self.counts["late_closes"] += 1
+            span = f"{self.config.ledger.expire_days:g} days"
+            message = f"signal {close.signal_id!r} had expired: no close came within {span}"
+            self._bury(entry.id, entry.data, "late_close", message)
+        else:
+            self.ledger.parked[close.signal_id] = ParkedClose(entry.id, entry.data, close)
+        self._advance(close.ts)
+
+    def _learn(self, close: Close) -> None:
+        opened = self.ledger.close(close.signal_id)
+        findings = self.model.learn(opened, close)
+        self.counts["outcomes"] += 1
+        self._out.append(
+            Outcome.model_construct(
+                signal_id=close.signal_id,
+                ts=close.ts,
+                opened=opened.ts,
+                symbol=opened.symbol,
+                side=opened.side,
+                strategy=opened.strategy,
+                action=opened.action,
+                baseline=opened.baseline,
+                probability=opened.probability,
+                expected_return_pct=opened.expected_return_pct,
+                risk=opened.risk,
+                size_multiplier=opened.size_multiplier,
+                won=close.return_pct > 0,
+                stopped=None if close.exit_reason is None else close.exit_reason == "stop",
+                return_pct=close.return_pct,
+                executed=close.executed is not False,
+                experts=self.model.by_name(opened.experts),
+                update=self.model.closes,
+            )
+        )
+        for finding in findings:
+            self._alert(close.ts, finding)
+
+    # Controls
+
+    def _control(self, entry: Entry, control: Control) -> None:
+        self.counts["controls"] += 1
+        if self._control_key is None:
+            message = "no control key is configured here; set `control_key`"
+            self._bury(entry.id, entry.data, "control_refused", message)
+        elif not hmac.compare_digest(sign(control, self._control_key), control.sig):
+            message = f"the signature of command {control.command!r} by {control.by!r} doesn't hold"
+            self._bury(entry.id, entry.data, "control_refused", message)
+        elif control.command == "refit":
+            self._advance(control.ts)
+            self.model.request_refit()
+            message = f"refit asked for by {control.by}: {control.reason}"
+            self._alert(control.ts, Finding("info", "control", "refit", message))
+        else:
+            message = f"unknown command {control.command!r}; known: refit"
+            self._bury(entry.id, entry.data, "control_refused", message)
+
+    # Time, dead letters, alerts
+
+    def _advance(self, ts: datetime) -> None:
+        """Event time moves on to `ts`, never back; what has waited too long goes."""
+        if ts > self._now:
+            self._now = ts
+        for overdue in self.ledger.overdue(self._now):
+            if isinstance(overdue, OpenSignal):
+                self.counts["expired_signals"] += 1
+                message = f"no close came for the signal of {overdue.ts.isoformat()}; given up"
+                self._alert(
+                    self._now, Finding("info", "signal_expired", overdue.signal_id, message)
+                )
+            else:
+                self.counts["orphan_closes"] += 1
+                message = f"no signal {overdue.close.signal_id!r} came for this close"
+                self._bury(overdue.entry_id, overdue.data, "orphan_close", message)
+
+    def _bury(self, entry_id: str, data: bytes, reason: str, message: str) -> None:
+        self.counts["dead"] += 1
+        self._out.append(dead(self._source, entry_id, reason, message, data))
+
+    def _alert(self, ts: datetime, finding: Finding) -> None:
+        self.counts["alerts"] += 1
+        self._out.append(
+            Alert.model_construct(
+                ts=ts,
+                severity=finding.severity,
+                code=finding.code,
+                subject=finding.subject,
+                message=finding.message,
+            )
+        )
+
+    # State
+
+    def state(self) -> dict[str, object]:
+        """All that the next answer depends on, and what has been counted.
+
+        Under `transport` stands what isn't the events' own: the state digest leaves it out.
+        """
+        return {
+            "transport": {"parked": [parked.entry_id for parked in self.ledger.parked.values()]},
+            "counts": dict(self.counts),
+            "decisions_digest": self.decisions_digest,
+            "now": to_micros(self._now),
+            "ledger": self.ledger.state(),
+            "model": self.model.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`, as if never stopped."""
+        self.counts = dict.fromkeys(COUNTS, 0) | state["counts"]
+        self.decisions_digest = state["decisions_digest"]
+        self._now = from_micros(state["now"])
+        self.ledger.restore(state["ledger"], state["transport"]["parked"])
+        self.model.restore(state["model"])
+
+
+def chain(digest: str, decision: Decision) -> str:
+    """The digest over all decisions up to this one: SHA-256 of the digest before and its bytes.
+
+    `decision_id` is left out: it is the transport's, so a tape and a stream with the same events
+    have the same digest.
+    """
+    fields = decision.__dict__
+    anonymous = Decision.model_construct(**{k: v for k, v in fields.items() if k != "decision_id"})
+    return hashlib.sha256(bytes.fromhex(digest) + encode(anonymous)).hexdigest()
+
+
+def sign(control: Control, key: bytes) -> str:
+    """The signature of a control event: HMAC-SHA256, hex, over its canonical bytes without `sig`."""
+    fields = orjson.loads(encode(control))
+    del fields["sig"]
+    return hmac.new(key, orjson.dumps(fields), hashlib.sha256).hexdigest()

@@ -1,0 +1,163 @@
+"""The ledger: open signals waiting for their closes, early closes waiting for their signals.
+
+Rules:
+- A signal is open from its decision until its close, or until `expire` of event time has passed.
+- Everything frozen at the decision (vector, experts' probabilities) is kept with it, so that a close
+  is learned on what was known then, whatever the bot sends later.
+- A close without a signal is parked for `park`. If its signal comes, the two are joined at once.
+- Ended signals (closed, expired, given up) are remembered, so that what is sent again is known for a duplicate.
+- All of it is bounded. Past a bound the oldest goes.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.events import Action, Baseline, Close, Side, decode
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_micros(ts: datetime) -> int:
+    """Microseconds since 1970, exactly."""
+    return (ts - _EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """The inverse of `to_micros`."""
+    return _EPOCH + micros * _MICROSECOND
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSignal:
+    """What was known and decided about a signal."""
+
+    signal_id: str
+    ts: datetime
+    symbol: str
+    side: Side
+    strategy: str | None
+    baseline: Baseline | None
+    action: Action
+    probability: float
+    expected_return_pct: float
+    risk: float
+    size_multiplier: float
+    row: NDArray[np.float64]
+    experts: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedClose:
+    """A close that came before its signal, as it came."""
+
+    entry_id: str
+    data: bytes
+    close: Close
+
+
+class Ledger:
+    """Open signals by ID, in the order they were opened.
+
+    Parameters
+    ----------
+    max_open, max_parked, remember
+        Bounds on open signals, parked closes and remembered ended signals.
+    expire, park
+        Event time after which an open signal, or a parked close, is given up.
+    """
+
+    def __init__(
+        self, max_open: int, max_parked: int, remember: int, expire: timedelta, park: timedelta
+    ) -> None:
+        self.max_open = max_open
+        self.max_parked = max_parked
+        self.remember = remember
+        self.expire = expire
+        self.park = park
+        self.open: dict[str, OpenSignal] = {}
+        self.parked: dict[str, ParkedClose] = {}
+        # Ended signals' fingerprints, oldest first; True where the signal had a close.
+        self._ended: dict[int, bool] = {}
+
+    def has_ended(self, signal_id: str) -> bool:
+        """Whether this signal was closed or expired, as far as is remembered."""
+        return _fingerprint(signal_id) in self._ended
+
+    def has_closed(self, signal_id: str) -> bool:
+        """Whether this signal was closed, as far as is remembered."""
+        return self._ended.get(_fingerprint(signal_id), False)
+
+    def close(self, signal_id: str) -> OpenSignal:
+        """Take the open signal `signal_id` out, for good."""
+        opened = self.open.pop(signal_id)
+        self._end(signal_id, closed=True)
+        return opened
+
+    def overdue(self, now: datetime) -> Iterator[OpenSignal | ParkedClose]:
+        """Take out what has waited too long at event time `now`, or stands past a bound."""
+        # Insertion order stands in for time order: the front is looked at, not the whole ledger.
+        while self.open:
+            oldest = next(iter(self.open.values()))
+            if len(self.open) <= self.max_open and now - oldest.ts <= self.expire:
+                break
+            del self.open[oldest.signal_id]
+            self._end(oldest.signal_id, closed=False)
+            yield oldest
+        while self.parked:
+            waiting = next(iter(self.parked.values()))
+            if len(self.parked) <= self.max_parked and now - waiting.close.ts <= self.park:
+                break
+            del self.parked[waiting.close.signal_id]
+            yield waiting
+
+    def _end(self, signal_id: str, closed: bool) -> None:
+        self._ended[_fingerprint(signal_id)] = closed
+        if len(self._ended) > self.remember:
+            del self._ended[next(iter(self._ended))]
+
+    def state(self) -> dict[str, object]:
+        """The ledger as plain values and arrays, without the entry IDs of parked closes."""
+        opened = list(self.open.values())
+        return {
+            "open": [
+                [
+                    o.signal_id, to_micros(o.ts), o.symbol, o.side, o.strategy, o.baseline, o.action,
+                    o.probability, o.expected_return_pct, o.risk, o.size_multiplier,
+                ]
+                for o in opened
+            ],
+            "rows": [o.row.copy() for o in opened],
+            "experts": [o.experts.copy() for o in opened],
+            "parked": [parked.data for parked in self.parked.values()],
+            "ended": np.fromiter(self._ended.keys(), np.uint64, len(self._ended)),
+            "ended_closed": np.fromiter(self._ended.values(), np.bool_, len(self._ended)),
+        }  # fmt: skip
+
+    def restore(self, state: Mapping[str, Any], parked_ids: Sequence[str]) -> None:
+        """Go on from `state` and the entry IDs of its parked closes."""
+        self.open = {
+            fields[0]: OpenSignal(fields[0], from_micros(fields[1]), *fields[2:], row, experts)
+            for fields, row, experts in zip(
+                state["open"], state["rows"], state["experts"], strict=True
+            )
+        }
+        self.parked = {}
+        for entry_id, data in zip(parked_ids, state["parked"], strict=True):
+            close = decode(data)
+            assert isinstance(close, Close)
+            self.parked[close.signal_id] = ParkedClose(entry_id, data, close)
+        self._ended = dict(
+            zip(state["ended"].tolist(), state["ended_closed"].tolist(), strict=True)
+        )
+
+
+def _fingerprint(signal_id: str) -> int:
+    """64 bits of a hash: a million remembered IDs collide with a chance of 3e-8."""
+    return int.from_bytes(hashlib.blake2b(signal_id.encode(), digest_size=8).digest(), "big")

@@ -1,0 +1,73 @@
+"""What a worker measures about itself, in Prometheus's form. Nothing here is read by the core."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+LATENCY_BUCKETS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+)  # fmt: skip
+
+
+class Metrics:
+    """The worker's instruments, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.counts = Gauge(
+            "closeloop_count",
+            "Counters of the core since its first event, by kind; they survive restarts",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.batch_seconds = Histogram(
+            "closeloop_batch_seconds",
+            "From a batch read to its commit acknowledged",
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.commit_seconds = Histogram(
+            "closeloop_commit_seconds",
+            "The commit's round trip",
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.lag = Gauge(
+            "closeloop_lag_entries", "Input entries not committed yet", registry=self.registry
+        )
+        self.epoch = Gauge(
+            "closeloop_lease_epoch", "Fencing epoch of the lease held; 0: none", registry=self.registry
+        )
+        self.last_commit = Gauge(
+            "closeloop_last_commit_timestamp_seconds",
+            "Unix time of the last commit",
+            registry=self.registry,
+        )
+        self.last_snapshot = Gauge(
+            "closeloop_last_snapshot_timestamp_seconds",
+            "Unix time of the last snapshot",
+            registry=self.registry,
+        )
+        self.snapshot_pause_seconds = Histogram(
+            "closeloop_snapshot_pause_seconds",
+            "Worker time taken by a snapshot",
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.refit_wait_seconds = Gauge(
+            "closeloop_refit_wait_seconds_total",
+            "Time spent waiting for refits that were not ready",
+            registry=self.registry,
+        )
+        self.expert_weight = Gauge(
+            "closeloop_expert_weight",
+            "Weight of an expert in the mixture",
+            ["expert"],
+            registry=self.registry,
+        )
+        self.reconnects = Counter(
+            "closeloop_reconnects", "Times the server was lost and tried again", registry=self.registry
+        )
+        self.recoveries = Counter(
+            "closeloop_recoveries",
+            "Times the state was rebuilt from a snapshot and the stream",
+            registry=self.registry,
+        )

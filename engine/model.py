@@ -1,0 +1,286 @@
+"""The learning half of the core: scores a signal, learns from its close, watches itself, refits.
+
+Rules:
+- `score` changes nothing but the encoder's schema (which columns there are).
+- `learn` updates each expert once, on the vector and the probabilities frozen at the signal.
+- A refit launched at close k is installed at close k + lag exactly. The fit is a pure function of the
+  job, so where and when it is computed (another process, again after a crash) changes nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import log
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drift import DriftMonitor
+from engine.config import CoreConfig, Reaction
+from engine.ledger import OpenSignal
+from learners import (
+    Booster,
+    ExpertPanel,
+    ExpertSpec,
+    FeatureEncoder,
+    History,
+    Mixture,
+    Refit,
+    RefitJob,
+    RefitSchedule,
+    RefitWindow,
+    Returns,
+)
+from streams.events import Close, Severity, Signal
+
+CHAMPION = "lightgbm"
+"""The name of the refit expert."""
+MIXTURE = "mixture"
+"""The name of the series of the published probability."""
+
+
+class Fitter(Protocol):
+    """Computes refits, wherever it likes: `collect` gives what `learners.fit(job)` would."""
+
+    def submit(self, job: RefitJob) -> None:
+        """Start on `job`; returns at once."""
+
+    def collect(self, job_id: str) -> Refit:
+        """The result of a submitted job; waits for it."""
+
+
+class _Part(Protocol):
+    def state(self) -> dict[str, object]: ...
+
+    def restore(self, state: Mapping[str, object]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What the model believes about a signal."""
+
+    row: NDArray[np.float64]
+    experts: NDArray[np.float64]
+    probability: float
+    expected_return_pct: float
+    risk: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something the model noticed about itself."""
+
+    severity: Severity
+    code: str
+    subject: str
+    message: str
+
+
+class Model:
+    """Everything that learns, behind two calls.
+
+    Parameters
+    ----------
+    config
+        What it is made of.
+    fitter
+        Computes refits.
+    """
+
+    def __init__(self, config: CoreConfig, fitter: Fitter) -> None:
+        self.config = config
+        self.closes = 0
+        """Closes learned so far."""
+        self.last_close: str | None = None
+        """The signal_id of the last one."""
+        self.refits = {"launched": 0, "installed": 0, "rejected": 0}
+        self.encoder = FeatureEncoder(
+            config.features.max_columns, config.features.max_categories
+        )
+        self.history = History()
+        specs = [ExpertSpec(name, e.kind, e.params) for name, e in config.experts.items()]
+        if config.refit.enabled:
+            specs.append(ExpertSpec(CHAMPION, CHAMPION))
+        self.panel = ExpertPanel(specs, self.encoder, config.seed)
+        self.mixture = Mixture(self.panel.names)
+        self.returns = Returns()
+        self.monitors = {
+            name: DriftMonitor(config.drift.delta) for name in [MIXTURE, *self.panel.names]
+        }
+        self.window = RefitWindow(config.refit.window, config.refit.lag)
+        self.schedule = RefitSchedule(config.refit.every, config.refit.lag)
+        self._fitter = fitter
+        # Failures of experts that a finding has told of.
+        self._failures: dict[str, int] = {}
+        # Columns of the window at the launch of the refit under way.
+        self._columns = 0
+
+    @property
+    def champion(self) -> str | None:
+        """The ID of the installed refit."""
+        return self._booster.refit if self.config.refit.enabled else None
+
+    @property
+    def _booster(self) -> Booster:
+        booster = self.panel[CHAMPION]
+        assert isinstance(booster, Booster)
+        return booster
+
+    @property
+    def drifts(self) -> dict[str, int]:
+        """Alarms so far, by series."""
+        return {name: monitor.detections for name, monitor in self.monitors.items()}
+
+    def problem(self, signal: Signal) -> str | None:
+        """Why the signal's features can't be used, for a person; None when they can."""
+        return self.encoder.problem(signal.features)
+
+    def score(self, signal: Signal) -> Score:
+        """What is believed about a signal now."""
+        row = self.encoder.encode(
+            signal.ts,
+            signal.symbol,
+            signal.side,
+            signal.strategy,
+            signal.features,
+            self.history.features(signal.symbol),
+        )
+        experts = self.panel.predict(row)
+        probability = self.mixture.predict(experts)
+        return Score(
+            row,
+            experts,
+            probability,
+            self.returns.expected_return_pct(probability),
+            self.returns.risk(probability),
+        )
+
+    def learn(self, opened: OpenSignal, close: Close) -> list[Finding]:
+        """Learn how a signal ended; returns what was noticed on the way."""
+        won = close.return_pct > 0
+        stopped = None if close.exit_reason is None else close.exit_reason == "stop"
+        findings: list[Finding] = []
+        self.closes += 1
+        self.last_close = close.signal_id
+        likelihood = opened.probability if won else 1.0 - opened.probability
+        losses = self.mixture.learn(opened.experts, won)
+        self.panel.learn(opened.row, won)
+        self.returns.learn(close.return_pct, stopped)
+        self.history.learn(opened.symbol, close.return_pct)
+        self.window.add(
+            opened.row, close.return_pct, opened.ts.timestamp(), close.ts.timestamp()
+        )
+        self._watch(MIXTURE, -log(likelihood), findings)
+        for name, loss in zip(self.mixture.names, losses.tolist(), strict=True):
+            if loss == loss:  # NaN: the expert abstained
+                self._watch(name, loss, findings)
+        for name, (count, how) in self.panel.failures.items():
+            if count > self._failures.get(name, 0):
+                self._failures[name] = count
+                message = f"expert {name} failed {count} times so far, the last time by {how}"
+                findings.append(Finding("warning", "expert_failed", name, message))
+        if self.config.refit.enabled:
+            self._refit(findings)
+        return findings
+
+    def request_refit(self) -> None:
+        """Launch a refit at the next close, or once the one under way is installed."""
+        self.schedule.drifted()
+
+    def by_name(self, experts: NDArray[np.float64]) -> dict[str, float]:
+        """Experts' probabilities under their names, without those that abstained."""
+        pairs = zip(self.mixture.names, experts.tolist(), strict=True)
+        return {name: p for name, p in pairs if p == p}
+
+    def _watch(self, series: str, loss: float, findings: list[Finding]) -> None:
+        """Feed a series' monitor, and react when it alarms."""
+        if not self.monitors[series].update(loss):
+            return
+        drift = self.config.drift
+        reactions: tuple[Reaction, ...] = drift.on_mixture if series == MIXTURE else drift.on_expert
+        if "reset" in reactions:
+            if series == MIXTURE:
+                self.mixture.reset()
+            else:
+                self.panel.reset(series)
+        if "refit" in reactions:
+            self.request_refit()
+        if "alert" in reactions:
+            done = ", ".join(reaction for reaction in reactions if reaction != "alert")
+            message = f"the log loss of {series} has risen" + (f"; done: {done}" if done else "")
+            severity: Severity = "warning" if series == MIXTURE else "info"
+            findings.append(Finding(severity, "drift", series, message))
+
+    def _refit(self, findings: list[Finding]) -> None:
+        """Install the refit that is due now, then launch the one that is."""
+        due = self.schedule.step(self.closes)
+        if due.install is not None:
+            refit = self._fitter.collect(_refit_id(due.install))
+            if refit.accepted and refit.text is not None:
+                self._booster.install(refit.text, refit.id)
+                self.refits["installed"] += 1
+                findings.append(Finding("info", "refit_installed", refit.id, refit.reason))
+            else:
+                self.refits["rejected"] += 1
+                findings.append(Finding("info", "refit_rejected", refit.id, refit.reason))
+        if due.launch is not None:
+            self._columns = self.window.at(due.launch).rows.shape[1]
+            self._fitter.submit(self._job(due.launch))
+            self.refits["launched"] += 1
+
+    def _job(self, launched: int) -> RefitJob:
+        """The job of the refit launched at that close, the same whenever it is made."""
+        view = self.window.at(launched)
+        return RefitJob(
+            id=_refit_id(launched),
+            rows=view.rows[:, : self._columns],
+            won=view.won,
+            opened=view.opened,
+            closed=view.closed,
+            champion=self._booster.text,
+            holdout=self.config.refit.holdout,
+            tolerance=self.config.refit.tolerance,
+            seed=self.config.seed,
+            params=self.config.refit.params,
+        )
+
+    def state(self) -> dict[str, object]:
+        """All that the next answer depends on."""
+        return {
+            "closes": self.closes,
+            "last_close": self.last_close,
+            "refits": dict(self.refits),
+            "columns": self._columns,
+            "failures": dict(self._failures),
+            **{name: part.state() for name, part in self._parts().items()},
+            "monitors": {name: monitor.state() for name, monitor in self.monitors.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`. A refit that was under way is launched again."""
+        self.closes = state["closes"]
+        self.last_close = state["last_close"]
+        self.refits = dict(state["refits"])
+        self._columns = state["columns"]
+        self._failures = dict(state["failures"])
+        for name, part in self._parts().items():
+            part.restore(state[name])
+        for name, monitor in self.monitors.items():
+            monitor.restore(state["monitors"][name])
+        if self.schedule.pending is not None:
+            self._fitter.submit(self._job(self.schedule.pending))
+
+    def _parts(self) -> dict[str, _Part]:
+        return {
+            "encoder": self.encoder,
+            "history": self.history,
+            "panel": self.panel,
+                        "mixture": self.mixture,
+            "returns": self.returns,
+            "window": self.window,
+            "schedule": self.schedule,
+        }
+
+
+def _refit_id(launched: int) -> str:
+    return f"refit-{launched}"

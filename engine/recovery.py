@@ -1,0 +1,155 @@
+"""Recovery: from the newest snapshot that can be used, through the stream, to the checkpoint.
+
+What can't be had exactly is never guessed at. A snapshot that doesn't fit is passed over, and why is
+kept to be told; when nothing reaches the checkpoint, or what reaches it isn't what was committed,
+`RecoveryError` says what an operator can do.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.core import Core
+from snapshots import Manifest, PassedOver, SnapshotIncompatible, SnapshotStore
+from streams import START, Entry, RawEntry, RedisTransport, read_entry
+
+
+class RecoveryError(Exception):
+    """The state at the checkpoint can't be rebuilt; the message has the mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The core at the checkpoint, and how it got there.
+
+    Parameters
+    ----------
+    core, position, lineage
+        The state, the input ID up to which it holds everything, and the stream history's name.
+    snapshot
+        The file it started from; None: from nothing.
+    reapplied
+        Entries applied again since.
+    passed_over
+        Snapshots that couldn't be used, and why.
+    as_published
+        Whether the decisions made again are those that were published. They may not be when there
+        was no usable snapshot and the configuration or a library has changed since.
+    """
+
+    core: Core
+    position: str
+    lineage: str
+    snapshot: str | None
+    reapplied: int
+    passed_over: list[PassedOver]
+    as_published: bool = True
+
+
+def read_raw(raw: RawEntry) -> Entry:
+    """A stream entry, decoded; one that isn't a single field `e` is no event."""
+    if raw.problem is not None:
+        return Entry(raw.id, raw.data, None, raw.problem)
+    return read_entry(raw.id, raw.data)
+
+
+def recover(
+    transport: RedisTransport,
+    store: SnapshotStore,
+    new_core: Callable[[], Core],
+    batch: int,
+    keep_lease: Callable[[], None],
+    start_from: Path | None = None,
+) -> Recovered:
+    """The state at the checkpoint, without publishing anything.
+
+    Parameters
+    ----------
+    batch
+        Entries read at once.
+    start_from
+        A snapshot, of a replay say, to begin with while nothing is committed.
+    keep_lease
+        Called now and then, since this may take long.
+    """
+    checkpoint = transport.checkpoint()
+    passed_over: list[PassedOver] = []
+
+    def unusable(manifest: Manifest) -> str | None:
+        """Why a snapshot of this shard can't be the start."""
+        if manifest.lineage != checkpoint.lineage:
+            return f"it belongs to another stream history, {manifest.lineage}"
+        position = manifest.position or START
+        if order(position) > order(checkpoint.position):
+            return f"it is at {position}, ahead of the checkpoint {checkpoint.position}"
+        if checkpoint.position != START and not transport.reaches_back_to(position):
+            return f"the stream no longer reaches back to its position {position}"
+        return None
+
+    for found in store.newest(config_digest=new_core().config.digest, usable=unusable):
+        if isinstance(found, PassedOver):
+            passed_over.append(found)
+            continue
+        core = new_core()
+        core.restore(found.tree)
+        position = found.manifest.position or START
+        reapplied = _reapply(transport, core, position, checkpoint.position, batch, keep_lease)
+        if checkpoint.decisions_digest in ("", core.decisions_digest):
+            return Recovered(
+                core, checkpoint.position, checkpoint.lineage, found.name, reapplied, passed_over
+            )
+        error = SnapshotIncompatible(
+            f"{found.name}: re-applying from there gives other decisions than were published"
+        )
+        passed_over.append(PassedOver(Path(found.name), error))
+    if checkpoint.position == START and start_from is not None:
+        core = new_core()
+        found = store.load(start_from, config_digest=core.config.digest)
+        core.restore(found.tree)
+        return Recovered(core, START, checkpoint.lineage, found.name, 0, passed_over)
+    if checkpoint.position != START and not transport.reaches_back_to(START):
+        why = "; ".join(str(passed.error) for passed in passed_over) or "there is none"
+        raise RecoveryError(
+            f"no snapshot in {store.directory} can be used ({why}), and the stream doesn't reach back"
+            f" to its beginning (trimmed below {checkpoint.trimmed}); bring back a snapshot, or the"
+            " configuration and libraries it was made with"
+        )
+    core = new_core()
+    reapplied = _reapply(transport, core, START, checkpoint.position, batch, keep_lease)
+    same = checkpoint.decisions_digest in ("", core.decisions_digest)
+    return Recovered(
+        core, checkpoint.position, checkpoint.lineage, None, reapplied, passed_over, same
+    )
+
+
+def _reapply(
+    transport: RedisTransport,
+    core: Core,
+    after: str,
+    until: str,
+    batch: int,
+    keep_lease: Callable[[], None],
+) -> int:
+    """Apply the entries after `after` up to `until`, publishing nothing; how many they were."""
+    count = 0
+    while after != until:
+        entries = transport.read(after, batch)
+        if not entries or order(entries[-1].id) > order(until):
+            entries = [entry for entry in entries if order(entry.id) <= order(until)]
+            if not entries:
+                raise RecoveryError(
+                    f"the checkpoint is at {until}, but the stream has no entry there after {after}:"
+                    " entries were deleted; bring back a snapshot taken at the checkpoint"
+                )
+        for entry in entries:
+            core.apply(read_raw(entry))
+        count += len(entries)
+        after = entries[-1].id
+        keep_lease()
+    return count
+
+
+def order(position: str) -> tuple[int, int]:
+    """A stream ID as what it is ordered by."""
+    time, _, sequence = position.partition("-")
+    return int(time), int(sequence or 0)

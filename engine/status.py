@@ -1,0 +1,38 @@
+"""What a shard's streams say about its worker, read from outside."""
+
+from streams import Connection, Keys, RedisTransport, SnapshotNotice
+
+
+def status(connection: Connection, keys: Keys) -> dict[str, object]:
+    """Where the shard stands.
+
+    `decisions_digest` is that of the last commit. `state_digest` is that of the newest snapshot:
+    `state_is_current` tells whether it was taken at the checkpoint, as it is after every orderly stop.
+    """
+    transport = RedisTransport(connection, keys)
+    checkpoint = transport.checkpoint()
+    redis = connection.redis
+    lease = connection.retrying(lambda: redis.get(keys.lease))
+    newest = connection.retrying(lambda: redis.xrevrange(keys.snapshots, count=1))
+    notice = SnapshotNotice.model_validate_json(newest[0][1][b"e"]) if newest else None
+    lengths = {
+        name: connection.retrying(lambda key=getattr(keys, name): redis.xlen(key))
+        for name in ("events", "decisions", "outcomes", "alerts", "snapshots", "dead")
+    }
+    epoch, _, owner = lease.decode().partition(":") if lease else ("", "", "")
+    return {
+        "address": connection.address,
+        "shard": keys.shard,
+        "worker": owner or None,
+        "epoch": int(epoch) if epoch else None,
+        "position": checkpoint.position,
+        "entries": checkpoint.entries,
+        "lag": transport.lag(),
+        "lineage": checkpoint.lineage or None,
+        "decisions_digest": checkpoint.decisions_digest or None,
+        "state_digest": notice.state_digest if notice else None,
+        "state_is_current": notice is not None and notice.position == checkpoint.position,
+        "snapshot": notice.snapshot_id if notice else None,
+        "snapshot_position": notice.position if notice else None,
+        "streams": lengths,
+    }

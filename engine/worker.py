@@ -1,0 +1,262 @@
+"""The worker: owns a shard, reads its events in order, applies the core, commits what follows.
+
+The life of a worker:
+  acquire   the lease, waiting while another worker holds it
+  recover   newest usable snapshot, then re-apply without publishing up to the checkpoint
+  go on     read a batch, apply it, commit it; now and then take a snapshot
+  stop      when told, when idle (if asked), or when the lease is lost; a last snapshot on the way
+
+The commit is the only effect that counts. What happens before it is done again after a crash;
+after it nothing happens twice. A commit whose answer was lost is sent again: the server knows it.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Event
+from time import perf_counter, time
+from typing import TypeVar
+
+import structlog
+
+from engine.config import WorkerConfig
+from engine.core import Core
+from engine.metrics import Metrics
+from engine.recovery import read_raw, recover
+from engine.snapshotting import Snapshotter
+from streams import (
+    START,
+    Alert,
+    Commit,
+    ConnectionLost,
+    Decision,
+    Diverged,
+    Keys,
+    Lease,
+    LeaseHeld,
+    Outcome,
+    Output,
+    RawEntry,
+    RedisTransport,
+    StreamError,
+    encode,
+)
+
+IDLE_MS = 1_000
+"""How long a read waits; with `until_idle`, this long without a new entry ends the run."""
+RETRY_SECONDS = 0.2
+
+T = TypeVar("T")
+
+
+class Worker:
+    """Serves one shard.
+
+    Parameters
+    ----------
+    transport, keys
+        The shard's streams.
+    snapshotter
+        Takes its snapshots, and knows where they are.
+    new_core
+        Makes an empty core.
+    config
+        Batch size and lease.
+    owner
+        This worker's name in the lease, unique among all workers.
+    metrics
+        What it measures about itself.
+    stop
+        Set from outside (a signal handler) to end the run in good order.
+    start_from
+        A snapshot to begin with on a stream of which nothing is committed.
+    """
+
+    def __init__(
+        self,
+        transport: RedisTransport,
+        keys: Keys,
+        snapshotter: Snapshotter,
+        new_core: Callable[[], Core],
+        config: WorkerConfig,
+        owner: str,
+        metrics: Metrics,
+        stop: Event,
+        start_from: Path | None = None,
+    ) -> None:
+        self._transport = transport
+        self._keys = keys
+        self._snapshotter = snapshotter
+        self._new_core = new_core
+        self._config = config
+        self._owner = owner
+        self._metrics = metrics
+        self._stop = stop
+        self._start_from = start_from
+        self._log = structlog.get_logger().bind(owner=owner)
+        self._lease: Lease | None = None
+        self._lineage = ""
+        self.core = new_core()
+        self.position = START
+        self.ready = False
+        """Whether it holds the lease and has recovered."""
+
+    def run(self, until_idle: bool = False) -> None:
+        """Serve until told to stop, or until there is nothing left to read.
+
+        Raises
+        ------
+        LeaseLost
+            Another worker owns the shard now; nothing of ours was published since.
+        RecoveryError
+            The state up to the checkpoint can't be rebuilt.
+        ConnectionLost
+            The server is away, and we were told to stop.
+        """
+        while (lease := self._acquire()) is not None:
+            self._lease = lease
+            try:
+                self._serve_under(lease, until_idle)
+                break
+            except Diverged as diverged:
+                # The server has forgotten something: it was restarted from an older file, failed
+                # over, or flushed. What it still has is where we go on.
+                self._log.critical("stream_lost_its_tail", detail=str(diverged))
+            finally:
+                self.ready = False
+                with suppress(StreamError):
+                    self._transport.release(lease)
+        self._log.info("stopped", position=self.position, **self.core.counts)
+
+    def _serve_under(self, lease: Lease, until_idle: bool) -> None:
+        """Recover, then read and serve until there is a reason to stop."""
+        self._recover(lease)
+        while not self._stop.is_set():
+            raw = self._patiently(
+                lambda: self._transport.read(self.position, self._config.batch, IDLE_MS)
+            )
+            if raw:
+                self._serve(lease, raw)
+            elif until_idle:
+                break
+            else:
+                self._metrics.lag.set(0)
+                self._patiently(lambda: self._transport.renew(lease))
+            self._patiently(lambda: self._snapshotter.settle(lease))
+        self._snapshot(lease)
+
+    def keep_lease(self) -> None:
+        """Renew the lease while something takes long."""
+        if self._lease is not None:
+            self._transport.renew(self._lease)
+
+    def _acquire(self) -> Lease | None:
+        """Wait for the lease; None when told to stop first."""
+        waiting = False
+        while not self._stop.is_set():
+            try:
+                lease = self._patiently(
+                    lambda: self._transport.acquire(self._owner, self._config.lease_ms)
+                )
+            except LeaseHeld as held:
+                if not waiting:
+                    self._log.info("waiting_for_the_lease", detail=str(held))
+                waiting = True
+                self._stop.wait(RETRY_SECONDS)
+                continue
+            self._metrics.epoch.set(lease.epoch)
+            self._log.info("lease_acquired", epoch=lease.epoch)
+            return lease
+        return None
+
+    def _recover(self, lease: Lease) -> None:
+        """Rebuild the core at the server's checkpoint."""
+        self.ready = False
+        started = perf_counter()
+        recovered = self._patiently(
+            lambda: recover(
+                self._transport,
+                self._snapshotter.store,
+                self._new_core,
+                self._config.batch,
+                self.keep_lease,
+                self._start_from,
+            )
+        )
+        for passed in recovered.passed_over:
+            self._log.warning("snapshot_passed_over", detail=str(passed.error))
+        if not recovered.as_published:
+            self._log.warning(
+                "rebuilt_otherwise",
+                detail="without a usable snapshot the state was rebuilt from the stream, under this"
+                " configuration and these libraries; decisions already published were others",
+            )
+        self.core, self.position = recovered.core, recovered.position
+        self._lineage = recovered.lineage
+        self._metrics.recoveries.inc()
+        self._log.info(
+            "recovered",
+            position=recovered.position,
+            snapshot=recovered.snapshot,
+            reapplied=recovered.reapplied,
+            seconds=round(perf_counter() - started, 3),
+        )
+        if recovered.position == START and recovered.snapshot is not None:
+            # What we start from must be found again after a crash, whoever starts us then.
+            self._snapshot(lease)
+        self.ready = True
+
+    def _serve(self, lease: Lease, raw: list[RawEntry]) -> None:
+        """Apply a batch, and commit what follows from it."""
+        started = perf_counter()
+        outputs = [
+            self._address(output, entry.id)
+            for entry in map(read_raw, raw)
+            for output in self.core.apply(entry)
+        ]
+        commit = Commit(
+            self.position, raw[-1].id, len(raw), outputs, self.core.decisions_digest
+        )
+        applied = perf_counter()
+        self._patiently(lambda: self._transport.commit(lease, commit))
+        self.position = commit.position
+        self._measure(started, applied, perf_counter())
+        if self._snapshotter.due(self.core):
+            self._snapshotter.begin(self.core, self._lineage, self.position)
+
+    def _address(self, output: Output, entry_id: str) -> tuple[str, str, bytes]:
+        """Stream, ID and bytes of an output. Decisions and outcomes have their cause's ID."""
+        keys = self._keys
+        if isinstance(output, Decision):
+            return keys.decisions, entry_id, encode(output)
+        if isinstance(output, Outcome):
+            return keys.outcomes, entry_id, encode(output)
+        return (keys.alerts if isinstance(output, Alert) else keys.dead), "*", encode(output)
+
+    def _snapshot(self, lease: Lease) -> None:
+        """Take a snapshot here, and see it through."""
+        self._patiently(lambda: self._snapshotter.settle(lease, wait=True))
+        self._snapshotter.begin(self.core, self._lineage, self.position)
+        self._patiently(lambda: self._snapshotter.settle(lease, wait=True))
+
+    def _measure(self, started: float, applied: float, done: float) -> None:
+        metrics = self._metrics
+        metrics.batch_seconds.observe(done - started)
+        metrics.commit_seconds.observe(done - applied)
+        metrics.last_commit.set(time())
+        for kind, count in self.core.counts.items():
+            metrics.counts.labels(kind).set(count)
+        mixture = self.core.model.mixture
+        for name, weight in zip(mixture.names, mixture.weights, strict=True):
+            metrics.expert_weight.labels(name).set(weight)
+
+    def _patiently(self, operation: Callable[[], T]) -> T:
+        """Do it, again and again while the server can't be reached."""
+        while True:
+            try:
+                return operation()
+            except ConnectionLost as lost:
+                self._metrics.reconnects.inc()
+                self._log.warning("server_lost", detail=str(lost))
+                if self._stop.wait(RETRY_SECONDS):
+                    raise

@@ -1,0 +1,37 @@
+"""Features to rows, experts, their mixture, and LightGBM refits. Pure: the same in, the same out.
+
+`encoding` and `history` make rows of signals, `experts` and `panel` turn rows into win
+probabilities, `mixture` makes one of them, `returns` adds the expected return and the risk;
+`window`, `refit` and `booster` fit, judge and score the LightGBM champion.
+"""
+
+from learners.booster import Booster, ModelTextError, Scorer
+from learners.encoding import FeatureEncoder, pad
+from learners.experts import BaseRate, ExpertSpec, ExpertError
+from learners.history import History
+from learners.mixture import Mixture
+from learners.panel import ExpertPanel
+from learners.refit import Refit, RefitJob, RefitParams, fit
+from learners.returns import Returns
+from learners.window import RefitSchedule, RefitWindow
+
+__all__ = [
+    "BaseRate",
+    "Booster",
+    "ExpertPanel",
+    "ExpertSpec",
+    "FeatureEncoder",
+    "History",
+    "Mixture",
+    "ModelTextError",
+    "Refit",
+    "RefitJob",
+    "RefitParams",
+    "RefitSchedule",
+    "RefitWindow",
+    "Returns",
+    "Scorer",
+    "ExpertError",
+    "fit",
+    "pad",
+]

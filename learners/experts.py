@@ -1,0 +1,158 @@
+"""The experts by name: our own, and any of River's classifiers.
+
+Every one draws from a seed of its own and nothing else: River's default is to seed itself, and
+its trees prune by `sys.getsizeof`, which differs between Python versions and after a restore.
+`build` closes both doors.
+"""
+
+import inspect
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Protocol, cast, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from river.base import Classifier
+from river.base.typing import ClfTarget
+from river.forest import ARFClassifier
+from river.linear_model import LogisticRegression
+from river.naive_bayes import GaussianNB
+from river.preprocessing import StandardScaler
+
+from learners.booster import Booster
+
+_NEVER = 2**62
+
+
+class ExpertError(ValueError):
+    """The config names an expert that can't be built. Stop; the message has the mend."""
+
+
+@runtime_checkable
+class RowExpert(Protocol):
+    """An expert that takes encoded rows as they are. It abstains by answering NaN."""
+
+    def predict_proba_row(self, row: NDArray[np.float64]) -> float:
+        """The win probability."""
+        ...
+
+    def learn_row(self, row: NDArray[np.float64], won: bool) -> None:
+        """Take in one close."""
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """An expert whose state is plain data. All others are one opaque leaf each."""
+
+    def state(self) -> dict[str, object]:
+        """All that `restore` needs."""
+        ...
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go on exactly as the one whose `state` this is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertSpec:
+    """An expert as the config names it.
+
+    Parameters
+    ----------
+    name
+        What it is called in decisions and metrics.
+    model
+        `base_rate`, `logistic`, `bayes`, `forest`, `lightgbm`, or the path of a River classifier
+        such as ``river.tree.HoeffdingAdaptiveTreeClassifier``.
+    params
+        Its constructor's arguments.
+    """
+
+    name: str
+    model: str
+    params: Mapping[str, object] = field(default_factory=dict)
+
+
+class BaseRate(Classifier):
+    """The running share of wins, with Laplace's prior of one win and one loss."""
+
+    def __init__(self) -> None:
+        self.wins = 0
+        self.closes = 0
+
+    def predict_proba_row(self, row: NDArray[np.float64]) -> float:
+        """The same for every row."""
+        return (self.wins + 1) / (self.closes + 2)
+
+    def learn_row(self, row: NDArray[np.float64], won: bool) -> None:
+        """Count one close."""
+        self.wins += won
+        self.closes += 1
+
+    def predict_proba_one(self, x: Mapping[Hashable, float], **_: object) -> dict[ClfTarget, float]:
+        """The same for every `x`."""
+        p = (self.wins + 1) / (self.closes + 2)
+        return {False: 1.0 - p, True: p}
+
+    def learn_one(self, x: Mapping[Hashable, float], y: ClfTarget) -> None:
+        """Count one close."""
+        self.wins += bool(y)
+        self.closes += 1
+
+    def state(self) -> dict[str, object]:
+        """All that `restore` needs."""
+        return {"wins": self.wins, "closes": self.closes}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go on exactly as the one whose `state` this is."""
+        self.wins = cast(int, state["wins"])
+        self.closes = cast(int, state["closes"])
+
+
+def _logistic(l2: float = 0.0, intercept_lr: float = 0.01) -> Classifier:
+    pipeline = StandardScaler() | LogisticRegression(l2=l2, intercept_lr=intercept_lr)
+    return cast(Classifier, pipeline)  # it is one in all but its base class
+
+
+_NAMED: dict[str, Callable[..., Classifier]] = {
+    "base_rate": BaseRate,
+    "logistic": _logistic,
+    "bayes": GaussianNB,
+    "forest": ARFClassifier,
+    "lightgbm": Booster,
+}
+
+
+def build(spec: ExpertSpec, seed: int = 1) -> Classifier:
+    """A new expert as `spec` says. Raises `ExpertError`."""
+    make = _NAMED.get(spec.model) or _river_class(spec)
+    params = dict(spec.params)
+    taken = inspect.signature(make).parameters
+    if "seed" in taken:
+        params.setdefault("seed", seed)
+    if "memory_estimate_period" in taken:
+        params.setdefault("memory_estimate_period", _NEVER)
+    try:
+        return make(**params)
+    except (TypeError, ValueError) as error:
+        raise ExpertError(
+            f"expert `{spec.name}`: {spec.model} can't be made with {params}: {error}"
+        ) from error
+
+
+def _river_class(spec: ExpertSpec) -> type[Classifier]:
+    module, _, name = spec.model.replace(":", ".").rpartition(".")
+    found: object = None
+    if module.startswith("river."):
+        with suppress(ImportError):
+            found = getattr(import_module(module), name, None)
+    if not (inspect.isclass(found) and issubclass(found, Classifier)):
+        raise ExpertError(
+            f"expert `{spec.name}`: there is no model {spec.model!r}; use one of "
+            f"{', '.join(_NAMED)}, or a River classifier like "
+            "river.tree.HoeffdingAdaptiveTreeClassifier"
+        )
+    return found

@@ -1,0 +1,209 @@
+"""The forest's two entries: predict a row, learn a row.
+
+Gomes et al., *Adaptive Random Forests for Evolving Data Stream Classification* (Machine Learning, 2017): every tree
+learns an event with a Poisson weight; an ADWIN on its errors warns and starts a background tree, a stricter one calls
+drift and puts that in the tree's place. Only rising errors alarm. Votes weigh by recent log loss.
+"""
+
+import math
+
+from learners import logit_pool
+from learners.adwin import adwin_update
+from learners.forest_layout import (
+    DRIFT_DELTA,
+    DRIFTS,
+    FEATURES,
+    GROWING,
+    LOSS,
+    LOSS_WEIGHT,
+    N_TREES,
+    RANDOM,
+    RATE,
+    RETURN,
+    RETURN_SEEN,
+    STOP,
+    STOP_SEEN,
+    VOTE,
+    VOTING,
+    WARNING_DELTA,
+    WARNINGS,
+    Forest,
+    tree_at,
+    view,
+)
+from learners.hoeffding import (
+    BASE_LOSS,
+    BAYES_LOSS,
+    INHERITED_WEIGHT,
+    RETURN_MEAN,
+    RETURN_WEIGHT,
+    SETTINGS,
+    STOP_MEAN,
+    STOP_WEIGHT,
+    find,
+    learn,
+    learn_outcome,
+    plant,
+    votes,
+    walk,
+)
+from learners.hoeffding_leaf import log_loss, mixed
+from learners.logit_pool import learn_pool, log_odds, pooled
+from learners.native import Floats, Ints, compiled, entry, sources
+from learners.splitmix import poisson
+
+VOTE_RATE = 3.0  # a tree's vote weighs exp(-VOTE_RATE * its recent log loss)
+MEMORY = 0.999  # how much of the recent log loss one more event leaves
+_CLUELESS = math.log(2.0)
+
+_SOURCES = sources(
+    "adwin",
+    "forest_kernels",
+    "forest_layout",
+    "hoeffding",
+    "hoeffding_leaf",
+    "hoeffding_split",
+    "logit_pool",
+    "splitmix",
+)
+
+
+_view = compiled(view)
+
+
+@compiled
+def _restart_record(record: Floats) -> None:
+    """Weigh a new tree's vote as that of one that knows nothing."""
+    record[LOSS] = 0.0
+    record[LOSS_WEIGHT] = 0.0
+    record[VOTE] = math.exp(-VOTE_RATE * _CLUELESS)
+
+
+@compiled
+def _score(record: Floats, loss: float) -> None:
+    """Add one event's log loss to a tree's record and weigh its vote anew."""
+    record[LOSS] = record[LOSS] * MEMORY + loss
+    record[LOSS_WEIGHT] = record[LOSS_WEIGHT] * MEMORY + 1.0
+    record[VOTE] = math.exp(-VOTE_RATE * record[LOSS] / record[LOSS_WEIGHT])
+
+
+@compiled
+def _plant_all(forest: Forest) -> None:
+    """Start every tree, at the first event."""
+    logit_pool.start(forest.pool)
+    random = forest.head[RANDOM:]
+    for m in range(forest.head[N_TREES]):
+        forest.members[m, VOTING] = 2 * m
+        _restart_record(forest.records[m])
+        plant(tree_at(forest, 2 * m), forest.head[FEATURES], random)
+
+
+@compiled
+def _shrunk(mean: float, weight: float, overall: float) -> float:
+    """Draw a leaf's mean towards the stream's, the more the less weight it has."""
+    return (mean * weight + overall * INHERITED_WEIGHT) / (weight + INHERITED_WEIGHT)
+
+
+@compiled
+def _watch(forest: Forest, m: int, error: float) -> None:
+    """Feed a tree's error to its two detectors and act on what they say."""
+    member = forest.members[m]
+    spare = 4 * m + 1 - member[VOTING]
+    windows = forest.windows[m]
+    if adwin_update(windows[0], error, forest.numbers[WARNING_DELTA]):
+        member[WARNINGS] += 1
+        member[GROWING] = 1
+        plant(tree_at(forest, spare), forest.head[FEATURES], forest.head[RANDOM:])
+        windows[0] = 0.0
+    if adwin_update(windows[1], error, forest.numbers[DRIFT_DELTA]):
+        member[DRIFTS] += 1
+        if member[GROWING] == 0:
+            plant(tree_at(forest, spare), forest.head[FEATURES], forest.head[RANDOM:])
+        forest.counts[member[VOTING]] = 0
+        member[VOTING] = spare
+        member[GROWING] = 0
+        windows[:] = 0.0
+        _restart_record(forest.records[m])
+
+
+def _entries(sources: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    """Compile the entries for exactly these sources."""
+
+    @entry
+    def predict(words: Ints, numbers: Floats, row: Floats) -> tuple[float, float, float]:
+        _ = sources
+        forest = _view(words, numbers)
+        overall_return = numbers[RETURN] if numbers[RETURN_SEEN] > 0.0 else math.nan
+        overall_stop = numbers[STOP] if numbers[STOP_SEEN] > 0.0 else math.nan
+        if forest.counts[forest.members[0, VOTING], 0] == 0:
+            return 0.5, overall_return, overall_stop
+        weights = 0.0
+        mean = 0.0
+        mean_log_odds = 0.0
+        expected = 0.0
+        stop = 0.0
+        for m in range(words[N_TREES]):
+            tree = tree_at(forest, forest.members[m, VOTING])
+            i = find(tree, row)
+            leaf = tree.numbers[i]
+            base, bayes = votes(tree, i, row)
+            p = mixed(base, bayes, leaf[BASE_LOSS], leaf[BAYES_LOSS])
+            vote = forest.records[m, VOTE]
+            weights += vote
+            mean += vote * p
+            mean_log_odds += vote * log_odds(p)
+            expected += vote * _shrunk(leaf[RETURN_MEAN], leaf[RETURN_WEIGHT], overall_return)
+            stop += vote * _shrunk(leaf[STOP_MEAN], leaf[STOP_WEIGHT], overall_stop)
+        p = pooled(forest.pool, mean / weights, mean_log_odds / weights)
+        return p, expected / weights, stop / weights
+
+    @entry
+    def learn_event(
+        words: Ints, numbers: Floats, row: Floats, won: int, return_pct: float, stopped: float
+    ) -> None:
+        _ = sources
+        forest = _view(words, numbers)
+        if forest.counts[forest.members[0, VOTING], 0] == 0:
+            _plant_all(forest)
+        settings = numbers[:SETTINGS]
+        features = words[FEATURES]
+        random = forest.head[RANDOM:]
+        weights = 0.0
+        mean = 0.0
+        mean_log_odds = 0.0
+        for m in range(words[N_TREES]):
+            member = forest.members[m]
+            weight = float(poisson(random, numbers[RATE]))
+            tree = tree_at(forest, member[VOTING])
+            i = walk(tree, row, won, weight)
+            leaf = tree.numbers[i]
+            base, bayes = votes(tree, i, row)
+            p = mixed(base, bayes, leaf[BASE_LOSS], leaf[BAYES_LOSS])
+            vote = forest.records[m, VOTE]
+            weights += vote
+            mean += vote * p
+            mean_log_odds += vote * log_odds(p)
+            _score(forest.records[m], log_loss(p, won))
+            if weight == 0.0:
+                continue
+            learn_outcome(tree, i, weight, return_pct, stopped)
+            learn(tree, i, row, base, bayes, won, weight, settings, features, random)
+            if member[GROWING] == 1:
+                tree = tree_at(forest, 4 * m + 1 - member[VOTING])
+                i = walk(tree, row, won, weight)
+                base, bayes = votes(tree, i, row)
+                learn_outcome(tree, i, weight, return_pct, stopped)
+                learn(tree, i, row, base, bayes, won, weight, settings, features, random)
+            _watch(forest, m, 0.0 if (p > 0.5) == (won == 1) else 1.0)
+        learn_pool(forest.pool, mean / weights, mean_log_odds / weights, won)
+        if return_pct == return_pct:
+            numbers[RETURN_SEEN] = numbers[RETURN_SEEN] * MEMORY + 1.0
+            numbers[RETURN] += (return_pct - numbers[RETURN]) / numbers[RETURN_SEEN]
+        if stopped == stopped:
+            numbers[STOP_SEEN] = numbers[STOP_SEEN] * MEMORY + 1.0
+            numbers[STOP] += (stopped - numbers[STOP]) / numbers[STOP_SEEN]
+
+    return predict, learn_event
+
+
+predict, learn_event = _entries(_SOURCES)

@@ -1,0 +1,46 @@
+"""How kernels are compiled: by numba, never reordering floating point, cached on disk where the disk allows.
+
+`compiled` is for kernels called by kernels, `entry` for the few that Python calls. Nothing is compiled at import, but
+at an entry's first call: what has entries offers a warm-up, so that no decision waits for a compiler.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar, cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def compiled(kernel: Callable[P, R]) -> Callable[P, R]:
+    """Compile `kernel` as a part of the entries that call it."""
+    return cast(Callable[P, R], numba.njit(error_model="numpy")(kernel))
+
+
+def entry(kernel: Callable[P, R]) -> Callable[P, R]:
+    """Compile `kernel` for calls from Python; without a writable cache directory, anew in each process.
+
+    numba's cache looks at the kernel's own file and its closure, not at what it calls. An entry must therefore close
+    over `sources`, the digest of all files it is made of, or an upgrade could run old code.
+    """
+    try:
+        return cast(Callable[P, R], numba.njit(cache=True, error_model="numpy")(kernel))
+    except RuntimeError:  # numba found nowhere to keep a cache
+        return cast(Callable[P, R], numba.njit(error_model="numpy")(kernel))
+
+
+def sources(*modules: str) -> str:
+    """Digest the named modules of this package, for `entry`."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for module in (*modules, "native"):
+        digest.update((here / f"{module}.py").read_bytes())
+    return digest.hexdigest()

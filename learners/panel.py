@@ -1,0 +1,146 @@
+"""The experts side by side: all asked and all taught in one place.
+
+A panel never stops for an expert. One that knows nothing yet abstains, and so does one that
+fails; a failure is counted under the expert's name. All of it is decided by the input alone, so
+a replay sees the same failures.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from copy import deepcopy
+from math import nan
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from river.base import Classifier
+
+from learners.encoding import FeatureEncoder
+from learners.experts import ExpertError, ExpertSpec, RowExpert, Stateful, build
+
+LOWEST, HIGHEST = 0.001, 0.999
+"""No expert is believed to be surer than this."""
+
+
+class ExpertPanel:
+    """The experts side by side.
+
+    Parameters
+    ----------
+    specs
+        The experts, in the order in which probabilities are given.
+    encoder
+        The one that makes the rows: it knows the columns' names.
+    seed
+        For experts that draw random numbers.
+    """
+
+    def __init__(self, specs: Sequence[ExpertSpec], encoder: FeatureEncoder, seed: int = 1) -> None:
+        self.names = [spec.name for spec in specs]
+        if len(set(self.names)) < len(self.names):
+            raise ExpertError(f"two experts have the same name among {self.names}; rename one")
+        self._specs = list(specs)
+        self._encoder = encoder
+        self._seed = seed
+        self._models = [build(spec, seed) for spec in specs]
+        # Asked once: checking a protocol takes longer than most experts do.
+        self._by_row = [isinstance(model, RowExpert) for model in self._models]
+        self._classes = [[False, False] for _ in specs]  # saw a loss, saw a win
+        self._failures: list[tuple[int, str]] = [(0, "") for _ in specs]
+
+    def __getitem__(self, name: str) -> Classifier:
+        """The expert called `name`."""
+        return self._models[self.names.index(name)]
+
+    @property
+    def failures(self) -> dict[str, tuple[int, str]]:
+        """How often each expert failed, and how the last time; experts that never did are left out.
+
+        When a count rises, a person should be told.
+        """
+        found = zip(self.names, self._failures, strict=True)
+        return {name: failure for name, failure in found if failure[0]}
+
+    def predict(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Each expert's win probability, of shape (experts,), within [0.001, 0.999].
+
+        NaN where an expert abstains: it has no champion, has not seen a win and a loss yet, or
+        failed. One whose answer isn't a number has overflowed and starts afresh.
+        """
+        view: dict[Hashable, float] | None = None
+        out = [nan] * len(self._models)
+        for i, model in enumerate(self._models):
+            try:
+                if self._by_row[i]:
+                    p = cast(RowExpert, model).predict_proba_row(row)
+                    if p != p:
+                        continue
+                elif self._classes[i] == [True, True]:
+                    if view is None:
+                        view = self._view(row)
+                    answer = model.predict_proba_one(view)
+                    if not answer:
+                        continue
+                    p = float(answer.get(True, 0.0))
+                else:
+                    continue
+            except Exception as error:  # noqa: BLE001  # whatever River raises on odd input
+                self._failed(i, type(error).__name__)
+                continue
+            if p != p:
+                self._failed(i, "NaN")
+                self.reset(self.names[i])
+            else:
+                out[i] = LOWEST if p < LOWEST else HIGHEST if p > HIGHEST else p
+        return np.array(out)
+
+    def learn(self, row: NDArray[np.float64], won: bool) -> None:
+        """Teach each expert one close, once. One that fails half-way starts afresh."""
+        view: dict[Hashable, float] | None = None
+        for i, model in enumerate(self._models):
+            self._classes[i][won] = True
+            try:
+                if self._by_row[i]:
+                    cast(RowExpert, model).learn_row(row, won)
+                else:
+                    if view is None:
+                        view = self._view(row)
+                    model.learn_one(view, won)
+            except Exception as error:  # noqa: BLE001  # whatever River raises on odd input
+                self._failed(i, type(error).__name__)
+                self.reset(self.names[i])
+
+    def reset(self, name: str) -> None:
+        """Let the expert called `name` start afresh."""
+        i = self.names.index(name)
+        self._models[i] = build(self._specs[i], self._seed)
+        self._classes[i] = [False, False]
+
+    def state(self) -> dict[str, object]:
+        """All that `restore` needs. Models without a plain state are copied whole."""
+        return {
+            "models": [
+                model.state() if isinstance(model, Stateful) else deepcopy(model)
+                for model in self._models
+            ],
+            "classes": [list(pair) for pair in self._classes],
+            "failures": [list(pair) for pair in self._failures],
+        }
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go on exactly as the panel, of the same specs, whose `state` this is."""
+        for i, saved in enumerate(cast(list[object], state["models"])):
+            model = self._models[i]
+            if isinstance(model, Stateful):
+                model.restore(cast(Mapping[str, object], saved))
+            else:
+                self._models[i] = deepcopy(cast(Classifier, saved))
+        self._classes = [list(pair) for pair in cast(list[list[bool]], state["classes"])]
+        failures = cast(list[tuple[int, str]], state["failures"])
+        self._failures = [(count, how) for count, how in failures]
+
+    def _view(self, row: NDArray[np.float64]) -> dict[Hashable, float]:
+        return cast(dict[Hashable, float], self._encoder.as_dict(row))
+
+    def _failed(self, i: int, how: str) -> None:
+        # Only the error's type: its message may hold an address, which no replay repeats.
+        self._failures[i] = (self._failures[i][0] + 1, how)

@@ -1,0 +1,211 @@
+"""Refits: a LightGBM challenger fitted on a window of closes, and the gate it must pass.
+
+`fit` is a pure function of its job, the same to the bit in every process, so a refit that was
+lost can be done again. It may run anywhere; a job and its result are plain data.
+"""
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+
+from learners.booster import ModelTextError, Scorer
+
+_CLIP = 0.001
+"""Probabilities are judged as they would be published: within [0.001, 0.999]."""
+_STRAGGLERS = 20
+"""One held-out close in this many may be left out of judging, those that opened first."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefitParams:
+    """LightGBM's parameters, by its names. The defaults keep a model of noise close to flat."""
+
+    rounds: int = 60
+    num_leaves: int = 15
+    learning_rate: float = 0.05
+    min_data_in_leaf: int = 50
+    feature_fraction: float = 0.7
+    bagging_fraction: float = 0.7
+    lambda_l2: float = 10.0
+    max_bin: int = 63
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RefitJob:
+    """All that one refit is made of.
+
+    Parameters
+    ----------
+    id
+        The refit's name.
+    rows
+        Encoded rows in the order of their closes, float32, of shape (closes, columns).
+    won
+        Their labels, bool, of shape (closes,).
+    opened, closed
+        When each trade's signal and close happened, seconds since 1970, float64.
+    champion
+        The installed model's text, None when there is none.
+    holdout
+        How many of the newest closes judge and don't train; at most a fifth of the window does.
+    tolerance
+        By how many nats the challenger's log loss may be above the champion's.
+    seed
+        For the sampling of rows and columns.
+    """
+
+    id: str
+    rows: NDArray[np.float32]
+    won: NDArray[np.bool_]
+    opened: NDArray[np.float64]
+    closed: NDArray[np.float64]
+    champion: str | None = None
+    holdout: int = 500
+    tolerance: float = 0.0002
+    seed: int = 1
+    params: RefitParams = field(default_factory=RefitParams)
+
+
+@dataclass(frozen=True, slots=True)
+class Refit:
+    """What came of a job.
+
+    Parameters
+    ----------
+    id
+        The job's.
+    accepted
+        Whether the challenger is to be installed.
+    reason
+        Why, in a sentence.
+    text
+        The challenger's model text; None when none could be fitted.
+    digest
+        The SHA-256 of `text`, in hex.
+    trained_on, held_out
+        Closes that trained it, closes that judged it.
+    challenger_log_loss, champion_log_loss, base_rate_log_loss
+        In nats, on the held-out closes; None where there is no such model. The base rate is that
+        of the closes that trained the challenger.
+    """
+
+    id: str
+    accepted: bool
+    reason: str
+    text: str | None = None
+    digest: str | None = None
+    trained_on: int = 0
+    held_out: int = 0
+    challenger_log_loss: float | None = None
+    champion_log_loss: float | None = None
+    base_rate_log_loss: float | None = None
+
+
+def split(job: RefitJob) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which closes train and which judge, as indices into the job's rows.
+
+    The newest closes judge. Trades that were still open when the first of the judging signals was
+    made are purged from training: their labels hold what came after it. So that one very long
+    trade can't purge the whole window, the twentieth of the newest closes that opened first
+    neither judges nor trains.
+    """
+    count = len(job.won)
+    held = np.arange(count - min(job.holdout, count // 5), count)
+    if not len(held):
+        return held, held
+    first_signal = np.sort(job.opened[held])[len(held) // _STRAGGLERS]
+    train = np.flatnonzero(job.closed[: held[0]] < first_signal)
+    return train, held[job.opened[held] >= first_signal]
+
+
+def fit(job: RefitJob) -> Refit:
+    """Fit a challenger and judge it against the champion. Never raises for what a window holds.
+
+    Accepted is a challenger whose log loss on the held-out closes is at most the champion's plus
+    the tolerance; while there is no champion, one that isn't worse than the base rate by more
+    than two standard errors of the difference.
+    """
+    train, held = split(job)
+    won = job.won[train]
+    wins = int(won.sum())
+    enough = 2 * job.params.min_data_in_leaf
+    if len(train) < enough:
+        why = f"{len(train)} closes are left to train on, at least {enough} are needed"
+        return Refit(job.id, False, f"No challenger: {why}.", held_out=len(held))
+    if wins in (0, len(won)):
+        what = "a win" if wins else "a loss"
+        why = f"each of the {len(won)} closes to train on is {what}"
+        return Refit(job.id, False, f"No challenger: {why}.", None, None, len(won), len(held))
+
+    text = _train(job, job.rows[train], won)
+    labels = job.won[held]
+    challenger = _losses(text, job.rows[held], labels)
+    rate = (wins + 1) / (len(won) + 2)
+    base_rate = np.where(labels, -np.log(rate), -np.log(1.0 - rate))
+    loss = float(challenger.mean())
+    champion_loss = None
+    if job.champion is None:
+        behind = challenger - base_rate
+        margin = 2.0 * float(behind.std()) / len(held) ** 0.5
+        accepted = float(behind.mean()) <= margin
+        against = f"the base rate's {base_rate.mean():.4f} (two standard errors: {margin:.4f})"
+    else:
+        champion_loss = _champion_loss(job.champion, job.rows[held], labels)
+        accepted = loss <= champion_loss + job.tolerance
+        against = f"the champion's {champion_loss:.4f} (tolerance {job.tolerance:g})"
+    verdict = "is no worse than" if accepted else "is worse than"
+    return Refit(
+        id=job.id,
+        accepted=accepted,
+        reason=f"The challenger's log loss {loss:.4f} on {len(held)} held-out closes "
+        f"{verdict} {against}.",
+        text=text,
+        digest=sha256(text.encode()).hexdigest(),
+        trained_on=len(won),
+        held_out=len(held),
+        challenger_log_loss=loss,
+        champion_log_loss=champion_loss,
+        base_rate_log_loss=float(base_rate.mean()),
+    )
+
+
+def _train(job: RefitJob, rows: NDArray[np.float32], won: NDArray[np.bool_]) -> str:
+    chosen = job.params
+    params = {
+        "objective": "binary",
+        "num_leaves": chosen.num_leaves,
+        "learning_rate": chosen.learning_rate,
+        "min_data_in_leaf": chosen.min_data_in_leaf,
+        "feature_fraction": chosen.feature_fraction,
+        "bagging_fraction": chosen.bagging_fraction,
+        "bagging_freq": 1,
+        "lambda_l2": chosen.lambda_l2,
+        "max_bin": chosen.max_bin,
+        "seed": job.seed,
+        # LightGBM promises the same model only with all of these.
+        "num_threads": 1,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+    # Columns keep LightGBM's own names: a feature may be called what its model text can't hold.
+    data = lightgbm.Dataset(rows, won.astype(np.float32), params=params)
+    booster = lightgbm.train(params, data, num_boost_round=chosen.rounds)
+    return str(booster.model_to_string())
+
+
+def _losses(text: str, rows: NDArray[np.float32], won: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The log loss of each row, by the scorer that decisions are made with."""
+    score = Scorer(text)
+    p = np.clip([score(row) for row in rows], _CLIP, 1.0 - _CLIP)
+    return -np.log(np.where(won, p, 1.0 - p))
+
+
+def _champion_loss(text: str, rows: NDArray[np.float32], won: NDArray[np.bool_]) -> float:
+    try:
+        return float(_losses(text, rows, won).mean())
+    except ModelTextError:  # a champion that can't be read can't be defended
+        return float("inf")

@@ -1,0 +1,42 @@
+"""SplitMix64: a random generator whose whole state is one word of an array, so it is saved with the model.
+
+Steele, Lea and Flood, *Fast Splittable Pseudorandom Number Generators* (OOPSLA 2014).
+"""
+
+import math
+
+import numpy as np
+
+from learners.native import Ints, compiled
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_UNIT = 1.0 / 2.0**53
+_MOST = 64
+
+
+@compiled
+def uniform(state: Ints) -> float:
+    """Draw from [0, 1) and advance `state`, an array of one word."""
+    words = state.view(np.uint64)
+    z = words[0] + _STEP
+    words[0] = z
+    z = (z ^ (z >> np.uint64(30))) * _MIX_1
+    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    z = z ^ (z >> np.uint64(31))
+    return float(z >> np.uint64(11)) * _UNIT
+
+
+@compiled
+def poisson(state: Ints, rate: float) -> int:
+    """Draw from Poisson(`rate`), by inversion: one uniform draw each."""
+    u = uniform(state)
+    p = math.exp(-rate)
+    total = p
+    k = 0
+    while u >= total and k < _MOST:
+        k += 1
+        p *= rate / k
+        total += p
+    return k

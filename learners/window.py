@@ -1,0 +1,177 @@
+"""The sliding window of closes that refits are fitted on, and when they are launched and installed.
+
+A refit launched at close ``k`` is installed at close ``k + lag``, never sooner or later, however
+long the fit took. The window keeps ``lag`` closes more than a refit needs, so that until then the
+very same job can be made again, in another process or after a crash.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import nan
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowView:
+    """Closes of the window, oldest first; copies, of shapes (closes, columns) and (closes,)."""
+
+    rows: NDArray[np.float32]
+    won: NDArray[np.bool_]
+    returns: NDArray[np.float64]
+    opened: NDArray[np.float64]
+    closed: NDArray[np.float64]
+
+
+class RefitWindow:
+    """A preallocated ring of the newest closes: their rows, labels, returns and times.
+
+    Parameters
+    ----------
+    size
+        How many closes one refit sees.
+    lag
+        For how many closes after its launch a refit's job can still be made.
+    """
+
+    def __init__(self, size: int = 8000, lag: int = 50) -> None:
+        self.size = size
+        self.lag = lag
+        self.closes = 0
+        """Closes added since the beginning."""
+        self._capacity = size + lag
+        self._columns = 0  # of the widest row so far; the array holds some to spare
+        self._rows = np.full((self._capacity, 0), nan, np.float32)
+        self._won = np.zeros(self._capacity, np.bool_)
+        # Return in percent, opened, closed.
+        self._facts = np.zeros((self._capacity, 3))
+
+    def add(
+        self, row: NDArray[np.float64], return_pct: float, opened: float, closed: float
+    ) -> None:
+        """Take in one close: its row as decided, its return, its times in seconds since 1970."""
+        columns = len(row)
+        if columns > self._columns:
+            self._widen(columns)
+        at = self.closes % self._capacity
+        self._rows[at, :columns] = row
+        self._rows[at, columns:] = nan
+        self._won[at] = return_pct > 0.0
+        self._facts[at] = (return_pct, opened, closed)
+        self.closes += 1
+
+    def at(self, closes: int) -> WindowView:
+        """The last `size` closes as they were when `closes` had been added.
+
+        `LookupError` when that is in the future or more than `lag` closes ago.
+        """
+        if not self.closes - self.lag <= closes <= self.closes:
+            raise LookupError(
+                f"the window at close {closes} is not to be had at close {self.closes}: "
+                f"it goes back {self.lag} closes"
+            )
+        return self._view(max(closes - self.size, 0), closes)
+
+    def state(self) -> dict[str, object]:
+        """All that `restore` needs: the closes held, oldest first."""
+        held = self._view(max(self.closes - self._capacity, 0), self.closes)
+        return {
+            "closes": self.closes,
+            "rows": held.rows,
+            "returns": held.returns,
+            "opened": held.opened,
+            "closed": held.closed,
+        }
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go on exactly as the window whose `state` this is."""
+        rows = cast(NDArray[np.float32], state["rows"])
+        self.closes = cast(int, state["closes"])
+        self._columns = 0
+        self._rows = np.full((self._capacity, 0), nan, np.float32)
+        self._widen(rows.shape[1])
+        at = np.arange(self.closes - len(rows), self.closes) % self._capacity
+        self._rows[at, : rows.shape[1]] = rows
+        for column, name in enumerate(("returns", "opened", "closed")):
+            self._facts[at, column] = cast(NDArray[np.float64], state[name])
+        self._won[at] = self._facts[at, 0] > 0.0
+
+    def _view(self, start: int, stop: int) -> WindowView:
+        at = np.arange(start, stop) % self._capacity
+        facts = self._facts[at]
+        return WindowView(
+            rows=self._rows[at, : self._columns],
+            won=self._won[at],
+            returns=facts[:, 0].copy(),
+            opened=facts[:, 1].copy(),
+            closed=facts[:, 2].copy(),
+        )
+
+    def _widen(self, columns: int) -> None:
+        """Room for `columns` columns, missing in the rows held."""
+        if columns > self._rows.shape[1]:
+            # To spare by a quarter: features tend to come in groups, and each growth is a copy.
+            rows = np.full((self._capacity, columns + columns // 4), nan, np.float32)
+            rows[:, : self._rows.shape[1]] = self._rows
+            self._rows = rows
+        self._columns = columns
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What one close makes due: first installing, then launching.
+
+    Parameters
+    ----------
+    install
+        The close at which the refit to be installed now was launched.
+    launch
+        This close, when a refit is to be launched at it.
+    """
+
+    install: int | None = None
+    launch: int | None = None
+
+
+class RefitSchedule:
+    """Counts closes: a refit every `every` closes and after drift, never two at once.
+
+    Parameters
+    ----------
+    every
+        A refit is launched when the number of closes is a multiple of this.
+    lag
+        How many closes after its launch a refit is installed, at least 1.
+    """
+
+    def __init__(self, every: int = 500, lag: int = 50) -> None:
+        self.every = every
+        self.lag = lag
+        self.pending: int | None = None
+        """The close at which the refit under way was launched."""
+        self._wanted = False
+
+    def drifted(self) -> None:
+        """Ask for a refit at the next close, or as soon as the one under way is installed."""
+        self._wanted = True
+
+    def step(self, closes: int) -> Due:
+        """What is due now that `closes` closes are learned. Call it once a close."""
+        install = launch = None
+        if self.pending is not None and closes >= self.pending + self.lag:
+            install, self.pending = self.pending, None
+        if self.pending is None and (self._wanted or closes % self.every == 0):
+            launch = self.pending = closes
+            self._wanted = False
+        return Due(install, launch)
+
+    def state(self) -> dict[str, object]:
+        """All that `restore` needs."""
+        return {"pending": self.pending, "wanted": self._wanted}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go on exactly as the schedule whose `state` this is."""
+        self.pending = cast(int | None, state["pending"])
+        self._wanted = cast(bool, state["wanted"])

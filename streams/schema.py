@@ -1,0 +1,138 @@
+"""The wire contract for other languages: JSON Schema and AsyncAPI, generated from the models.
+
+What `streams.events.decode` accepts, the schema accepts. The other way it holds but for what a
+schema can't say: an entry's size and nesting, a day that its month lacks, numbers beyond a double,
+integers beyond 64 bits in `meta`.
+"""
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from streams.events import (
+    MAX_ENTRY_BYTES,
+    Alert,
+    Close,
+    Control,
+    Dead,
+    Decision,
+    Outcome,
+    Signal,
+    SnapshotNotice,
+)
+from streams.keys import Keys
+
+CHANNELS: dict[str, tuple[type[BaseModel], ...]] = {
+    "events": (Signal, Close, Control),
+    "decisions": (Decision,),
+    "outcomes": (Outcome,),
+    "alerts": (Alert,),
+    "snapshots": (SnapshotNotice,),
+    "dead": (Dead,),
+}
+"""Each stream of `Keys` and what stands in it."""
+
+_MODELS = tuple(model for models in CHANNELS.values() for model in models)
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_OPERATIONS = {
+    "botPublishes": ("send", "events", (Signal, Close), "A bot publishes signals and closes."),
+    "operatorCommands": ("send", "events", (Control,), "An operator gives a signed command."),
+    "workerReads": ("receive", "events", (Signal, Close, Control), "The worker reads in order."),
+    "workerDecides": ("send", "decisions", (Decision,), "The worker answers each signal once."),
+    "workerJoins": ("send", "outcomes", (Outcome,), "The worker tells what came of a decision."),
+    "workerWarns": ("send", "alerts", (Alert,), "The worker tells what a person should know."),
+    "workerNotes": ("send", "snapshots", (SnapshotNotice,), "The worker took a snapshot."),
+    "workerBuries": ("send", "dead", (Dead,), "The worker sets aside what it could not use."),
+    "consumerReads": ("receive", "decisions", (Decision,), "Whoever acts on decisions reads them."),
+    "consumerJoins": ("receive", "outcomes", (Outcome,), "Whoever keeps the books reads these."),
+    "consumerWatches": ("receive", "alerts", (Alert,), "Whoever watches reads these."),
+    "botSeesRefusals": ("receive", "dead", (Dead,), "A bot learns why an event was refused."),
+}
+
+
+def json_schema() -> dict[str, object]:
+    """The JSON Schema (draft 2020-12) of every event; each by its name under ``$defs``."""
+    return {
+        "$schema": _DIALECT,
+        "title": "closeloop events",
+        "description": f"One event: UTF-8 JSON of at most {MAX_ENTRY_BYTES} bytes.",
+        "oneOf": [{"$ref": f"#/$defs/{model.__name__}"} for model in _MODELS],
+        "$defs": _definitions("#/$defs/{model}"),
+    }
+
+
+def asyncapi() -> dict[str, object]:
+    """The AsyncAPI 3.0 document: which stream holds what, and who writes and reads it."""
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "closeloop",
+            "version": "1",
+            "description": "Signals in, decisions out, learning on every close. Each entry of a "
+            "stream has one field, `e`, which holds one event as UTF-8 JSON.",
+        },
+        "defaultContentType": "application/json",
+        "servers": {"redis": {"host": "localhost:6379", "protocol": "redis"}},
+        "channels": {name: _channel(name, models) for name, models in CHANNELS.items()},
+        "operations": {
+            name: {
+                "action": action,
+                "channel": {"$ref": f"#/channels/{channel}"},
+                "summary": summary,
+                "messages": [
+                    {"$ref": f"#/channels/{channel}/messages/{model.__name__}"} for model in models
+                ],
+                "bindings": {"redis": {}},
+                "x-redis": {"command": "XADD" if action == "send" else "XREAD", "field": "e"},
+            }
+            for name, (action, channel, models, summary) in _OPERATIONS.items()
+        },
+        "components": {
+            "messages": {
+                model.__name__: {
+                    "name": model.model_fields["type"].default,
+                    "summary": model.__doc__,
+                    "contentType": "application/json",
+                    "payload": {"$ref": f"#/components/schemas/{model.__name__}"},
+                }
+                for model in _MODELS
+            },
+            "schemas": _definitions("#/components/schemas/{model}"),
+        },
+    }
+
+
+def _channel(name: str, models: tuple[type[BaseModel], ...]) -> dict[str, object]:
+    key: str = getattr(Keys(0), name)
+    purpose: str = getattr(Keys, name).__doc__
+    return {
+        "address": key.replace("{0}", "{shard}"),
+        "description": purpose,
+        "messages": {
+            model.__name__: {"$ref": f"#/components/messages/{model.__name__}"} for model in models
+        },
+        "parameters": {
+            "shard": {
+                # The key has braces of its own, a hash tag; in an address they mean a parameter.
+                "description": "The shard's number in braces: `{0}` stands for itself in the key.",
+                "default": "{0}",
+                "examples": ["{0}", "{1}"],
+            }
+        },
+        "bindings": {"redis": {}},
+        "x-redis": {"type": "stream", "field": "e", "key": key},
+    }
+
+
+def _definitions(ref_template: str) -> dict[str, dict[str, object]]:
+    _, schema = models_json_schema(
+        [(model, "validation") for model in _MODELS], ref_template=ref_template
+    )
+    definitions: dict[str, dict[str, object]] = schema["$defs"]
+    for model in _MODELS:
+        definition = definitions[model.__name__]
+        required = definition["required"]
+        assert isinstance(required, list)
+        # The models default it for whoever builds one in Python; on the wire it is what tells them
+        # apart.
+        definition["required"] = ["type", *required]
+    return definitions

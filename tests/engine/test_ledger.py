@@ -1,0 +1,58 @@
+"""The ledger: bounded, and what leaves it is known."""
+
+from datetime import timedelta
+
+import numpy as np
+
+from engine.ledger import Ledger, OpenSignal, ParkedClose, from_micros, to_micros
+from streams import encode
+from tests.engine.histories import at, close
+
+
+def opened(name: str, minutes: float = 0.0) -> OpenSignal:
+    row = np.array([1.0, np.nan])
+    return OpenSignal(
+        name, at(minutes), "S", "long", None, None, "take", 0.5, 0.0, 0.5, 1.0, row, row
+    )
+
+
+def ledger(max_open: int = 3, max_parked: int = 2, remember: int = 4) -> Ledger:
+    return Ledger(max_open, max_parked, remember, timedelta(hours=1), timedelta(minutes=10))
+
+
+def test_past_its_bound_the_oldest_open_signal_goes():
+    book = ledger()
+    for name in "abcd":
+        book.open[name] = opened(name)
+    assert [gone.signal_id for gone in book.overdue(at(0))] == ["a"]
+    assert list(book.open) == ["b", "c", "d"]
+    assert book.has_ended("a")
+    assert not book.has_closed("a")
+
+
+def test_past_their_bound_the_oldest_parked_closes_go():
+    book = ledger()
+    for name in "abc":
+        early = close(name, 0)
+        book.parked[name] = ParkedClose("0-1", encode(early), early)
+    assert [gone.close.signal_id for gone in book.overdue(at(0))] == ["a"]
+
+
+def test_remembered_signals_are_bounded_and_the_oldest_is_forgotten_first():
+    book = ledger()
+    for name in "abcde":
+        book.open[name] = opened(name)
+        book.close(name)
+    assert [name for name in "abcde" if book.has_closed(name)] == list("bcde")
+
+
+def test_exactly_at_the_span_a_signal_is_still_open():
+    book = ledger()
+    book.open["a"] = opened("a")
+    assert list(book.overdue(at(60))) == []
+    assert [gone.signal_id for gone in book.overdue(at(60.01))] == ["a"]
+
+
+def test_times_survive_as_microseconds_exactly():
+    for moment in (at(0), at(0.0001), from_micros(-1)):
+        assert from_micros(to_micros(moment)) == moment
