@@ -1,1 +1,1 @@
-"""The engine: the pure core and its policy, and the shell around it: worker, replay, command line."""
+"""The engine: the pure core and its policy, and the shell around it: worker, replay, commands."""

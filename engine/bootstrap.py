@@ -72,7 +72,7 @@ def new_worker(
     keys = keys_of(config)
     transport = RedisTransport(connection, keys, config.stream.max_outputs)
     snapshotter = Snapshotter(
-        store_of(config), snapshot_key_of(config), transport, config.snapshots.every, metrics
+        store_of(config), snapshot_key_of(config), transport, config.snapshots, metrics
     )
     with process_fitter() as fitter:
         worker = Worker(

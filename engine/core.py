@@ -1,13 +1,13 @@
 """The pure core: one event in, its outputs out.
 
-`Core.apply` is the only way in. Live work, replay, tests and crash recovery all call it. It reads no
-clock and does no I/O; its answers depend on the config and the events so far, and on nothing else.
+`Core.apply` is the only way in. Live work, replay, tests and crash recovery all call it. It reads
+no clock and does no I/O; its answers depend on the config and the events so far, on nothing else.
 
 The flow of an event:
   not an event          -> dead letter
   signal                -> scored, decided, opened in the ledger -> decision (-> outcome, when its
                            close is already here)
-  close                 -> joined to its signal -> learned -> outcome, and what the model found (alerts)
+  close                 -> joined to its signal -> learned -> outcome, and what the model found
   control               -> obeyed when its signature holds -> alert
   and event time moving on expires what waited too long -> alerts, dead letters
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from engine.config import CoreConfig
+from engine.core_config import CoreConfig
 from engine.ledger import Ledger, OpenSignal, ParkedClose, from_micros, to_micros
 from engine.model import Finding, Fitter, Model
 from engine.policy import decide
@@ -28,7 +28,6 @@ from streams.events import (
     Alert,
     Close,
     Control,
-    Dead,
     Decision,
     Entry,
     ModelRef,
@@ -86,7 +85,8 @@ class Core:
 
     def apply(self, entry: Entry) -> list[Output]:
         """Everything that follows from one input entry, in the order it is to be published."""
-        self._out = out = []
+        out: list[Output] = []
+        self._out = out
         self.counts["events"] += 1
         event = entry.event
         if event is None:
@@ -295,7 +295,7 @@ def chain(digest: str, decision: Decision) -> str:
 
 
 def sign(control: Control, key: bytes) -> str:
-    """The signature of a control event: HMAC-SHA256, hex, over its canonical bytes without `sig`."""
+    """A control event's signature: HMAC-SHA256, hex, over its canonical bytes without `sig`."""
     fields = orjson.loads(encode(control))
     del fields["sig"]
     return hmac.new(key, orjson.dumps(fields), hashlib.sha256).hexdigest()

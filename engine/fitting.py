@@ -1,4 +1,4 @@
-"""Where refits are computed: in another process, or right here. Either way the result is the same."""
+"""Where refits are computed: in another process, or right here. The result is the same."""
 
 import multiprocessing
 import os

@@ -2,10 +2,10 @@
 
 Rules:
 - A signal is open from its decision until its close, or until `expire` of event time has passed.
-- Everything frozen at the decision (vector, experts' probabilities) is kept with it, so that a close
-  is learned on what was known then, whatever the bot sends later.
+- Everything frozen at the decision (vector, experts' probabilities) is kept with it, so that a
+  close is learned on what was known then, whatever the bot sends later.
 - A close without a signal is parked for `park`. If its signal comes, the two are joined at once.
-- Ended signals (closed, expired, given up) are remembered, so that what is sent again is known for a duplicate.
+- Ended signals (closed, expired) are remembered, so that what is sent again is known for it.
 - All of it is bounded. Past a bound the oldest goes.
 """
 
@@ -128,8 +128,8 @@ class Ledger:
         return {
             "open": [
                 [
-                    o.signal_id, to_micros(o.ts), o.symbol, o.side, o.strategy, o.baseline, o.action,
-                    o.probability, o.expected_return_pct, o.risk, o.size_multiplier,
+                    o.signal_id, to_micros(o.ts), o.symbol, o.side, o.strategy, o.baseline,
+                    o.action, o.probability, o.expected_return_pct, o.risk, o.size_multiplier,
                 ]
                 for o in opened
             ],
@@ -143,8 +143,8 @@ class Ledger:
     def restore(self, state: Mapping[str, Any], parked_ids: Sequence[str]) -> None:
         """Go on from `state` and the entry IDs of its parked closes."""
         self.open = {
-            fields[0]: OpenSignal(fields[0], from_micros(fields[1]), *fields[2:], row, experts)
-            for fields, row, experts in zip(
+            name: OpenSignal(name, from_micros(micros), *rest, row, experts)
+            for (name, micros, *rest), row, experts in zip(
                 state["open"], state["rows"], state["experts"], strict=True
             )
         }

@@ -34,7 +34,9 @@ class Metrics:
             "closeloop_lag_entries", "Input entries not committed yet", registry=self.registry
         )
         self.epoch = Gauge(
-            "closeloop_lease_epoch", "Fencing epoch of the lease held; 0: none", registry=self.registry
+            "closeloop_lease_epoch",
+            "Fencing epoch of the lease held; 0: none",
+            registry=self.registry,
         )
         self.last_commit = Gauge(
             "closeloop_last_commit_timestamp_seconds",
@@ -64,7 +66,9 @@ class Metrics:
             registry=self.registry,
         )
         self.reconnects = Counter(
-            "closeloop_reconnects", "Times the server was lost and tried again", registry=self.registry
+            "closeloop_reconnects",
+            "Times the server was lost and tried again",
+            registry=self.registry,
         )
         self.recoveries = Counter(
             "closeloop_recoveries",

@@ -3,8 +3,8 @@
 Rules:
 - `score` changes nothing but the encoder's schema (which columns there are).
 - `learn` updates each expert once, on the vector and the probabilities frozen at the signal.
-- A refit launched at close k is installed at close k + lag exactly. The fit is a pure function of the
-  job, so where and when it is computed (another process, again after a crash) changes nothing.
+- A refit launched at close k is installed at close k + lag exactly. The fit is a pure function of
+  the job, so where and when it is computed (another process, after a crash) changes nothing.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drift import DriftMonitor
-from engine.config import CoreConfig, Reaction
+from engine.core_config import CoreConfig, Reaction
 from engine.ledger import OpenSignal
 from learners import (
     Booster,
@@ -94,9 +94,7 @@ class Model:
         self.last_close: str | None = None
         """The signal_id of the last one."""
         self.refits = {"launched": 0, "installed": 0, "rejected": 0}
-        self.encoder = FeatureEncoder(
-            config.features.max_columns, config.features.max_categories
-        )
+        self.encoder = FeatureEncoder(config.features.max_columns, config.features.max_categories)
         self.history = History()
         specs = [ExpertSpec(name, e.kind, e.params) for name, e in config.experts.items()]
         if config.refit.enabled:
@@ -167,9 +165,7 @@ class Model:
         self.panel.learn(opened.row, won)
         self.returns.learn(close.return_pct, stopped)
         self.history.learn(opened.symbol, close.return_pct)
-        self.window.add(
-            opened.row, close.return_pct, opened.ts.timestamp(), close.ts.timestamp()
-        )
+        self.window.add(opened.row, close.return_pct, opened.ts.timestamp(), close.ts.timestamp())
         self._watch(MIXTURE, -log(likelihood), findings)
         for name, loss in zip(self.mixture.names, losses.tolist(), strict=True):
             if loss == loss:  # NaN: the expert abstained
@@ -275,7 +271,7 @@ class Model:
             "encoder": self.encoder,
             "history": self.history,
             "panel": self.panel,
-                        "mixture": self.mixture,
+            "mixture": self.mixture,
             "returns": self.returns,
             "window": self.window,
             "schedule": self.schedule,

@@ -1,8 +1,8 @@
-"""The decision policy: from what is believed about a signal to what to do about it. A pure function."""
+"""The decision policy, a pure function: from what is believed of a signal to what to do with it."""
 
 from dataclasses import dataclass
 
-from engine.config import PolicyConfig
+from engine.core_config import PolicyConfig
 from streams.events import Action, Baseline
 
 
@@ -15,7 +15,9 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def decide(probability: float, baseline: Baseline | None, closes: int, config: PolicyConfig) -> Verdict:
+def decide(
+    probability: float, baseline: Baseline | None, closes: int, config: PolicyConfig
+) -> Verdict:
     """What to do about a signal.
 
     Parameters

@@ -1,8 +1,7 @@
 """Recovery: from the newest snapshot that can be used, through the stream, to the checkpoint.
 
-What can't be had exactly is never guessed at. A snapshot that doesn't fit is passed over, and why is
-kept to be told; when nothing reaches the checkpoint, or what reaches it isn't what was committed,
-`RecoveryError` says what an operator can do.
+What can't be had exactly is never guessed at. A snapshot that doesn't fit is passed over, and why
+is kept to be told; when nothing reaches the checkpoint, `RecoveryError` says what can be done.
 """
 
 from collections.abc import Callable
@@ -110,8 +109,8 @@ def recover(
     if checkpoint.position != START and not transport.reaches_back_to(START):
         why = "; ".join(str(passed.error) for passed in passed_over) or "there is none"
         raise RecoveryError(
-            f"no snapshot in {store.directory} can be used ({why}), and the stream doesn't reach back"
-            f" to its beginning (trimmed below {checkpoint.trimmed}); bring back a snapshot, or the"
+            f"no snapshot in {store.directory} can be used ({why}), and the stream doesn't reach"
+            f" back to its beginning (trimmed below {checkpoint.trimmed}); bring back a snapshot, or the"
             " configuration and libraries it was made with"
         )
     core = new_core()
@@ -138,7 +137,7 @@ def _reapply(
             entries = [entry for entry in entries if order(entry.id) <= order(until)]
             if not entries:
                 raise RecoveryError(
-                    f"the checkpoint is at {until}, but the stream has no entry there after {after}:"
+                    f"the checkpoint is at {until}, but no entry there comes after {after}:"
                     " entries were deleted; bring back a snapshot taken at the checkpoint"
                 )
         for entry in entries:

@@ -25,7 +25,7 @@ def log_loss(p: NDArray[np.float64], won: NDArray[np.bool_]) -> float | None:
 
 
 def auc(p: NDArray[np.float64], won: NDArray[np.bool_]) -> float | None:
-    """Area under the ROC curve by the rank sum (Mann-Whitney), ties counted half; None for one class."""
+    """Area under the ROC curve by the rank sum, ties counted half; None for one class."""
     wins = int(won.sum())
     losses = len(won) - wins
     if not wins or not losses:

@@ -12,6 +12,7 @@ from time import perf_counter, time
 
 import structlog
 
+from engine.config import SnapshotConfig
 from engine.core import Core
 from engine.metrics import Metrics
 from engine.recovery import order
@@ -73,9 +74,10 @@ class Snapshotter:
     store, key
         Where they go, and what signs them.
     transport
-        Tells the world, and trims the input below the oldest kept one.
-    every
-        Input entries between two snapshots.
+        Tells the world, and trims the input: when it is longer than it has to be, all that lies
+        below the oldest snapshot of this stream goes.
+    config
+        How often, and how much input stays in any case.
     """
 
     def __init__(
@@ -83,13 +85,13 @@ class Snapshotter:
         store: SnapshotStore,
         key: bytes,
         transport: RedisTransport,
-        every: int,
+        config: SnapshotConfig,
         metrics: Metrics,
     ) -> None:
         self.store = store
         self._key = key
         self._transport = transport
-        self._every = every
+        self._config = config
         self._metrics = metrics
         self._log = structlog.get_logger()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
@@ -99,7 +101,7 @@ class Snapshotter:
     def due(self, core: Core) -> bool:
         """Whether it is time for the next one, and the last one is written."""
         passed = core.counts["events"] - self._last_events
-        return self._writing is None and passed >= self._every
+        return self._writing is None and passed >= self._config.every
 
     def begin(self, core: Core, lineage: str, position: str) -> None:
         """Freeze `core` now, and write it meanwhile."""
@@ -130,7 +132,9 @@ class Snapshotter:
             decisions_digest=manifest.decisions_digest,
         )
         self._transport.notify(lease, encode_event(notice))
-        trimmed = self._transport.trim(lease, oldest)
+        trimmed = 0
+        if self._transport.length() > self._config.retain:
+            trimmed = self._transport.trim(lease, oldest)
         self._writing = None
         self._metrics.last_snapshot.set(time())
         self._log.info("snapshot", id=info.snapshot_id, bytes=info.size, trimmed=trimmed)

@@ -1,22 +1,25 @@
 """What a shard's streams say about its worker, read from outside."""
 
+from functools import partial
+from typing import Any
+
 from streams import Connection, Keys, RedisTransport, SnapshotNotice
 
 
 def status(connection: Connection, keys: Keys) -> dict[str, object]:
     """Where the shard stands.
 
-    `decisions_digest` is that of the last commit. `state_digest` is that of the newest snapshot:
-    `state_is_current` tells whether it was taken at the checkpoint, as it is after every orderly stop.
+    `decisions_digest` is that of the last commit. `state_digest` is that of the newest snapshot;
+    `state_is_current` tells whether it was taken at the checkpoint, as after every orderly stop.
     """
     transport = RedisTransport(connection, keys)
     checkpoint = transport.checkpoint()
     redis = connection.redis
-    lease = connection.retrying(lambda: redis.get(keys.lease))
-    newest = connection.retrying(lambda: redis.xrevrange(keys.snapshots, count=1))
+    lease: Any = connection.retrying(lambda: redis.get(keys.lease))
+    newest: Any = connection.retrying(lambda: redis.xrevrange(keys.snapshots, count=1))
     notice = SnapshotNotice.model_validate_json(newest[0][1][b"e"]) if newest else None
     lengths = {
-        name: connection.retrying(lambda key=getattr(keys, name): redis.xlen(key))
+        name: connection.retrying(partial(redis.xlen, getattr(keys, name)))
         for name in ("events", "decisions", "outcomes", "alerts", "snapshots", "dead")
     }
     epoch, _, owner = lease.decode().partition(":") if lease else ("", "", "")

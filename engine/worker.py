@@ -214,9 +214,7 @@ class Worker:
             for entry in map(read_raw, raw)
             for output in self.core.apply(entry)
         ]
-        commit = Commit(
-            self.position, raw[-1].id, len(raw), outputs, self.core.decisions_digest
-        )
+        commit = Commit(self.position, raw[-1].id, len(raw), outputs, self.core.decisions_digest)
         applied = perf_counter()
         self._patiently(lambda: self._transport.commit(lease, commit))
         self.position = commit.position

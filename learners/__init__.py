@@ -7,7 +7,7 @@ probabilities, `mixture` makes one of them, `returns` adds the expected return a
 
 from learners.booster import Booster, ModelTextError, Scorer
 from learners.encoding import FeatureEncoder, pad
-from learners.experts import BaseRate, ExpertSpec, ExpertError
+from learners.experts import BaseRate, ExpertError, ExpertSpec
 from learners.history import History
 from learners.mixture import Mixture
 from learners.panel import ExpertPanel
@@ -18,6 +18,7 @@ from learners.window import RefitSchedule, RefitWindow
 __all__ = [
     "BaseRate",
     "Booster",
+    "ExpertError",
     "ExpertPanel",
     "ExpertSpec",
     "FeatureEncoder",
@@ -31,7 +32,6 @@ __all__ = [
     "RefitWindow",
     "Returns",
     "Scorer",
-    "ExpertError",
     "fit",
     "pad",
 ]

@@ -126,7 +126,7 @@ def _watch(forest: Forest, m: int, error: float) -> None:
         _restart_record(forest.records[m])
 
 
-def _entries(sources: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _entries(sources: str):  # type: ignore[no-untyped-def]
     """Compile the entries for exactly these sources."""
 
     @entry

@@ -15,9 +15,6 @@ from typing import NamedTuple
 import numpy as np
 
 from learners.hoeffding_leaf import (
-    PER_CLASS,
-    TRACKER,
-    WEIGHT,
     base_rate,
     log_loss,
     naive_bayes,

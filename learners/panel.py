@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from river.base import Classifier
 
+from learners.booster import Booster
 from learners.encoding import FeatureEncoder
-from learners.experts import ExpertError, ExpertSpec, RowExpert, Stateful, build
+from learners.experts import BaseRate, ExpertError, ExpertSpec, RowExpert, Stateful, build
 
 LOWEST, HIGHEST = 0.001, 0.999
 """No expert is believed to be surer than this."""
@@ -44,6 +45,8 @@ class ExpertPanel:
         self._models = [build(spec, seed) for spec in specs]
         # Asked once: checking a protocol takes longer than most experts do.
         self._by_row = [isinstance(model, RowExpert) for model in self._models]
+        # A base rate has its prior; a booster abstains by itself.
+        self._at_once = [isinstance(model, BaseRate | Booster) for model in self._models]
         self._classes = [[False, False] for _ in specs]  # saw a loss, saw a win
         self._failures: list[tuple[int, str]] = [(0, "") for _ in specs]
 
@@ -70,19 +73,19 @@ class ExpertPanel:
         out = [nan] * len(self._models)
         for i, model in enumerate(self._models):
             try:
+                if not self._at_once[i] and self._classes[i] != [True, True]:
+                    continue
                 if self._by_row[i]:
                     p = cast(RowExpert, model).predict_proba_row(row)
                     if p != p:
                         continue
-                elif self._classes[i] == [True, True]:
+                else:
                     if view is None:
                         view = self._view(row)
                     answer = model.predict_proba_one(view)
                     if not answer:
                         continue
                     p = float(answer.get(True, 0.0))
-                else:
-                    continue
             except Exception as error:  # noqa: BLE001  # whatever River raises on odd input
                 self._failed(i, type(error).__name__)
                 continue

@@ -7,7 +7,8 @@ Two states have the same digest when they hold the same values, in whichever pro
   so do ``0.0`` and ``-0.0``. NaN equals NaN of the same bits. Strings count by their characters.
 - A dict's order is ignored, also within objects; an ``OrderedDict``'s, a list's and a tuple's
   counts. A tuple equals a list of the same items, because a snapshot's JSON knows only lists.
-- Arrays count by dtype, shape and their items in C order, whatever their layout in memory.
+- Arrays count by dtype, shape and their items in C order. Their layout in memory and their byte
+  order don't count: pickle keeps neither.
 - Any other object counts by its class's qualified name and what `object.__reduce_ex__` gives,
   functions and classes by their qualified names.
 - Identity never counts: an object shared by two owners equals two equal objects. Each object is
@@ -105,8 +106,6 @@ class _Walk:
             return value
         if (kind is list or kind is tuple) and _ATOMS.issuperset(map(type, value)):
             return ("list", *value)
-        if kind is tuple:
-            return self._sequence(value, children)
         if kind is np.ndarray:
             return self._array(value, children)
         if isinstance(value, np.generic):
@@ -125,7 +124,7 @@ class _Walk:
     def _node(self, value: Any, children: list[object]) -> object:
         """What has a hash of its own, for marshal: a list, a dict, an object."""
         kind = type(value)
-        if kind is list:
+        if kind is list or kind is tuple:
             return self._sequence(value, children)
         if kind is dict:
             return self._mapping(value, children)
@@ -172,11 +171,12 @@ class _Walk:
         return (kind, *encoded)
 
     def _array(self, array: "np.ndarray[Any, Any]", children: list[object]) -> object:
-        dtype = repr(array.dtype.descr)
+        little = array.dtype.newbyteorder("<")
+        name = repr(little.descr)
         if array.dtype.hasobject:
-            return ("objects", dtype, array.shape, self._sequence(array.flat, children))
-        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        return ("array", dtype, array.shape, sha256(flat.data).digest())
+            return ("objects", name, array.shape, self._sequence(array.flat, children))
+        flat = np.ascontiguousarray(array, little).reshape(-1).view(np.uint8)
+        return ("array", name, array.shape, sha256(flat.data).digest())
 
     def _name(self, named: Any) -> str:
         if (name := self._names.get(named)) is None:

@@ -37,7 +37,7 @@ class Manifest(BaseModel):
     lineage: str = Field(description="which run of events it belongs to")
     position: str | None = Field(description="the input ID up to which it holds everything")
     events: int = Field(ge=0)
-    state_digest: str = Field(description="`digest` of its state")
+    state_digest: str = Field(description="`state_digest` of its state")
     decisions_digest: str
     metrics: dict[str, JsonValue] = Field(description="for people; never read by the engine")
     parts: tuple[Part, ...]

@@ -1,5 +1,7 @@
 """The wire: events, stream names, the Redis transport, tapes, and the client that bots use."""
 
+from streams.aclient import AsyncClient
+from streams.client import Client
 from streams.connection import Connection, connect
 from streams.errors import (
     AddressError,
@@ -34,6 +36,8 @@ from streams.events import (
     read_entry,
 )
 from streams.keys import Keys, shard_of
+from streams.protocol import Receipt
+from streams.tape import Tape, write_tape
 from streams.transport import START, Checkpoint, Commit, Lease, RawEntry, RedisTransport
 
 __all__ = [
@@ -41,8 +45,10 @@ __all__ = [
     "Action",
     "AddressError",
     "Alert",
+    "AsyncClient",
     "Baseline",
     "Checkpoint",
+    "Client",
     "Close",
     "Commit",
     "Connection",
@@ -61,6 +67,7 @@ __all__ = [
     "Outcome",
     "Output",
     "RawEntry",
+    "Receipt",
     "RedisTransport",
     "ServerError",
     "Severity",
@@ -68,6 +75,7 @@ __all__ = [
     "Signal",
     "SnapshotNotice",
     "StreamError",
+    "Tape",
     "TapeError",
     "connect",
     "dead",
@@ -75,4 +83,5 @@ __all__ = [
     "encode",
     "read_entry",
     "shard_of",
+    "write_tape",
 ]

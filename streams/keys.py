@@ -26,7 +26,7 @@ class Keys:
 
     @property
     def outcomes(self) -> str:
-        """Output: one outcome a learned close, under the stream ID of the entry that joined them."""
+        """Output: one outcome a learned close, under the ID of the entry that joined the two."""
         return self._key("outcomes")
 
     @property

@@ -243,6 +243,10 @@ class RedisTransport:
         reply = self._connection.retrying(lambda: self._lag(self._own))
         return int(reply[1])
 
+    def length(self) -> int:
+        """How many entries the input holds."""
+        return int(self._ask("XLEN", self._keys.events))
+
     def last_id(self) -> str:
         """The highest ID the input ever gave out; `START` when it has none."""
         return self._input().last

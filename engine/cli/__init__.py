@@ -1,8 +1,8 @@
-"""The command line: `closeloop COMMAND`. One module a group of commands; errors become one line here.
+"""The command line, `closeloop COMMAND`: a module a group of commands; errors become one line here.
 
 Exit status: 0 done; 1 a check failed (`doctor`, `snapshots verify`); 2 bad usage or configuration;
-3 the server can't be reached or used; 4 a tape can't be read; 5 the shard's lease is lost or held by
-another worker; 6 the state can't be recovered; 130 interrupted.
+3 the server can't be reached or used; 4 a tape can't be read; 5 the shard's lease is lost or held
+by another worker; 6 the state can't be recovered; 130 interrupted.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""`closeloop run`, `replay`, `status`: serve a shard, run a log through the same core, look at both."""
+"""`closeloop run`, `replay`, `status`: serve a shard, run a log through the same core, look on."""
 
 import signal
 from collections.abc import Iterator, Mapping
@@ -59,8 +59,8 @@ def run(
 ) -> None:
     """Serve the shard: decide every signal, learn from every close, until stopped.
 
-    SIGTERM and Ctrl-C stop it in good order, with a last snapshot. After a crash the next start goes
-    on where the last commit was.
+    SIGTERM and Ctrl-C stop it in good order, with a last snapshot. After a crash the next start
+    goes on where the last commit was.
     """
     chosen = settings(config, address)
     configure_logs(chosen.log)
@@ -100,7 +100,7 @@ def replay(
     config: ConfigOption = None,
     json_out: Annotated[
         Path | None,
-        typer.Option("--json", metavar="OUT", help="Write the figures there; - for standard output."),
+        typer.Option("--json", metavar="OUT", help="Write the figures there; -: standard output."),
     ] = None,
     save: Annotated[
         Path | None,

@@ -27,7 +27,7 @@ from snapshots import (
     SnapshotIncompatible,
     SnapshotInfo,
     SnapshotStore,
-    digest,
+    state_digest,
 )
 from streams import LeaseHeld, RedisTransport, connect
 
@@ -58,11 +58,16 @@ def list_all(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         print_json({"snapshots": listed, "damaged": damaged})
         return
     rows: list[list[object]] = [
-        [info.snapshot_id, *(_row(info)[name] for name in ("created", "events", "size"))]
+        [
+            info.snapshot_id,
+            info.manifest.created[:16].replace("T", " "),
+            info.manifest.events,
+            f"{info.size / 2**20:,.1f} MiB",
+        ]
         for info in infos
     ]
     rows += [[passed.path.stem, "damaged", None, None] for passed in unreadable]
-    print_table("snapshots", ["id", "created", "events", "bytes"], rows)
+    print_table("snapshots", ["id", "created, UTC", "events", "size"], rows)
 
 
 def show(snapshot: _Id, config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -100,10 +105,11 @@ def verify(
     chosen = settings(config)
     store = store_of(chosen)
     entries = store.list() if snapshot is None else (_find(store, snapshot),)
-    verdicts: list[tuple[str, bool, str]] = []
     with progress() as bar:
-        for entry in bar.track(entries, description="verifying"):
-            verdicts.append((entry.path.stem, *_verdict(store, entry, chosen)))
+        verdicts = [
+            (entry.path.stem, *_verdict(store, entry, chosen))
+            for entry in bar.track(entries, description="verifying")
+        ]
     if as_json:
         print_json([{"id": id_, "ok": ok, "verdict": said} for id_, ok, said in verdicts])
     else:
@@ -156,11 +162,10 @@ def _require_restorable(config: Config, info: SnapshotInfo) -> None:
     """Raise unless no worker runs and recovery could start from the snapshot."""
     with connect(config.stream.address) as connection:
         keys = keys_of(config)
-        holder = connection.retrying(lambda: connection.redis.get(keys.lease))
-        if holder is not None:
+        if connection.retrying(lambda: connection.redis.exists(keys.lease)):
             raise LeaseHeld(
-                f"{keys.lease}: {holder.decode(errors='replace')} is running and would go on; "
-                "stop it, or use --force"
+                f"a worker holds {keys.lease} and would go on from where it is; stop it, wait for "
+                "its lease to end, or use --force"
             )
         reason = unusable(info.manifest, RedisTransport(connection, keys))
         if reason is not None:
@@ -209,6 +214,6 @@ def _verdict(
         return False, f"foreign: {error}"
     except SnapshotIncompatible as error:
         return True, f"whole, of another set-up: {error}"
-    if digest(loaded.tree) != loaded.manifest.state_digest:
+    if state_digest(loaded.tree) != loaded.manifest.state_digest:
         return False, "the state doesn't have its digest"
     return True, "whole"

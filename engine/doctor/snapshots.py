@@ -9,7 +9,7 @@ from engine.bootstrap import KEY_FILE, store_of
 from engine.config import Config
 from engine.doctor.diagnosis import Diagnosis, from_error
 from engine.recovery import order
-from snapshots import Manifest, PassedOver, Snapshot, SnapshotError, digest, libraries
+from snapshots import Manifest, PassedOver, Snapshot, SnapshotError, libraries, state_digest
 from streams import START, RedisTransport
 
 
@@ -95,7 +95,7 @@ def _newest_usable(config: Config, transport: RedisTransport | None) -> Iterator
 def _sound(found: Snapshot) -> Diagnosis:
     """A snapshot that recovery would take, looked at once more: is the state what was frozen?"""
     manifest = found.manifest
-    if digest(found.tree) != manifest.state_digest:
+    if state_digest(found.tree) != manifest.state_digest:
         mend = "go back to an older one: closeloop snapshots restore"
         return Diagnosis("problem", "snapshots", f"{found.name}: not the state it names", mend)
     age = datetime.now(UTC) - datetime.fromisoformat(manifest.created)

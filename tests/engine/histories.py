@@ -3,8 +3,8 @@
 import random
 from datetime import UTC, datetime, timedelta
 
-from engine.config import CoreConfig, ExpertConfig, RefitConfig
 from engine.core import Core
+from engine.core_config import CoreConfig, ExpertConfig, RefitConfig
 from engine.fitting import InlineFitter
 from learners import RefitParams
 from streams import Close, Entry, Output, Signal, encode, read_entry

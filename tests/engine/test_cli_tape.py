@@ -2,10 +2,9 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -118,6 +117,29 @@ def test_a_tape_that_breaks_off_says_where_to_go_on(closeloop: Command, tmp_path
     assert f"--skip {sent}" in ran.err
 
 
+def test_an_interrupted_run_says_where_to_go_on(
+    closeloop: Command, address: str, connection: Connection, tmp_path: Path
+) -> None:
+    hour_apart = [encode(a_signal(str(i), minutes=60 * (i // 3))) for i in range(6)]
+    tape = write(tmp_path / "t.jsonl", *hour_apart)
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 30
+        while len(entries(connection)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    other = Thread(target=interrupt)
+    other.start()
+    ran = closeloop("publish", tape, "--speed", 1, "--address", address)
+    other.join()
+    assert ran.status == 130
+    assert "--skip 3" in ran.err
+    assert "Traceback" not in ran.err
+    closeloop("publish", tape, "--skip", 3, "--address", address)
+    assert entries(connection) == hour_apart
+
+
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
@@ -209,26 +231,26 @@ def test_a_trimmed_history_is_pointed_out(
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_following_records_what_comes_until_it_is_stopped(
-    redis_server: str, tmp_path: Path, stop: signal.Signals
+    closeloop: Command, redis_server: str, tmp_path: Path, stop: signal.Signals
 ) -> None:
     out = tmp_path / "t.jsonl.zst"
     with connect(redis_server) as connection:
         connection.redis.flushall()
         connection.redis.xadd(Keys().events, {"e": "before"})
-        program = [sys.executable, "-c", "from engine.cli import main; main()"]
-        with subprocess.Popen(
-            [*program, "record", out, "--follow", "--address", redis_server],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-            stdout=subprocess.PIPE,
-        ) as following:
-            deadline = time.monotonic() + 60
+
+        def add_and_stop() -> None:
+            deadline = time.monotonic() + 30
             while not connection.redis.info("clients")["blocked_clients"]:
-                assert time.monotonic() < deadline
+                if time.monotonic() > deadline:
+                    break
                 time.sleep(0.01)
             connection.redis.xadd(Keys().events, {"e": "after"})
-            following.send_signal(stop)
-            said, _ = following.communicate(timeout=60)
-        assert following.returncode == 0
-        assert b"2 entries" in said
-        assert lines(out) == [b"before", b"after"]
+            os.kill(os.getpid(), stop)
+
+        other = Thread(target=add_and_stop)
+        other.start()
+        ran = closeloop("record", out, "--follow", "--address", redis_server)
+        other.join()
+    assert ran.status == 0
+    assert ran.out.startswith("2 entries")
+    assert lines(out) == [b"before", b"after"]

@@ -208,9 +208,7 @@ def test_a_signed_control_is_obeyed_and_a_forged_or_unknown_one_buried():
     core = new_core()
     outputs = run(core, entries(control("refit", KEY)))
     assert [o.code for o in outputs] == ["control"]
-    outputs = run(
-        core, entries(control("refit", b"another key"), control("dance", KEY), first=2)
-    )
+    outputs = run(core, entries(control("refit", b"another key"), control("dance", KEY), first=2))
     assert [o.reason for o in outputs] == ["control_refused", "control_refused"]
     assert "unknown command 'dance'" in outputs[1].message
 

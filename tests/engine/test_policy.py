@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.config import PolicyConfig
+from engine.core_config import PolicyConfig
 from engine.policy import decide
 
 CONFIG = PolicyConfig()

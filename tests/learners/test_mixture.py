@@ -65,7 +65,7 @@ def test_the_mixture_is_never_worse_than_an_expert_by_more_than_its_bound(
 def test_late_labels_that_win_and_lose_together_do_not_mislead_it() -> None:
     rng = np.random.default_rng(11)
     delay, closes = 20, 6000
-    # Twenty trades at a time end alike, and the second expert is sure of each such group, at random.
+    # Twenty trades at a time end alike; of each such group the second expert is sure, at random.
     groups = np.repeat(rng.random(closes // delay) < 0.5, delay)
     guess = np.repeat(np.where(rng.random(closes // delay) < 0.5, 0.8, 0.2), delay)
     p = np.column_stack([np.full(closes, 0.5), guess])

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
-from snapshots import SnapshotUnsupported, digest, freeze, read, thaw
+from snapshots import SnapshotUnsupported, digest, freeze, read, state_digest, thaw
 from tests.snapshots.trained import HALF, SAMPLES, encoded, train, untrained
 from tests.snapshots.trees import KEY, same, trees
 
@@ -26,13 +26,16 @@ def in_another_process(hash_seed: int, *arguments: Path) -> list[str]:
     return done.stdout.split()
 
 
+@settings(max_examples=40, deadline=None)
 @given(trees)
 def test_any_tree_comes_back_as_it_was(tree: dict[str, object]) -> None:
     snapshot = read(encoded(tree), KEY)
     assert same(tree, snapshot.tree)
-    assert digest(tree) == digest(snapshot.tree) == snapshot.manifest.state_digest
+    assert digest(tree) == digest(snapshot.tree)
+    assert state_digest(tree) == snapshot.manifest.state_digest
 
 
+@settings(max_examples=40, deadline=None)
 @given(trees)
 def test_a_frozen_tree_has_the_digest_of_the_live_one(tree: dict[str, object]) -> None:
     assert digest(tree) == digest(thaw(freeze(tree)))
@@ -103,7 +106,7 @@ def looped() -> dict[str, object]:
     [
         (looped(), "holds itself"),
         ({"a": lambda: 0}, "can't be pickled"),
-        ({"a": (x for x in ())}, "can't be pickled"),
+        ({"a": iter(print, None)}, "can't be pickled"),
         ({"a": print}, "builtins.print is not a type"),
         ({"a": Path("x")}, "pathlib"),
         ({"a": "\ud800"}, "can't be written as JSON"),

@@ -299,6 +299,7 @@ def test_without_a_decision_in_time_it_says_so(client: Client) -> None:
         client.decision(receipt, timeout=0.01)
 
 
+@pytest.mark.parametrize("address", ["redis_server"], indirect=True)
 def test_a_copy_of_a_signal_gets_the_decision_on_the_first(
     client: Client, connection: Connection
 ) -> None:
@@ -310,6 +311,7 @@ def test_a_copy_of_a_signal_gets_the_decision_on_the_first(
     assert client.decision(copy) == answer
 
 
+@pytest.mark.parametrize("address", ["redis_server"], indirect=True)
 def test_a_copy_waits_for_the_decision_on_the_first(client: Client, connection: Connection) -> None:
     decide(connection, client.publish(signal("b")).id, "b")
     first, copy = client.publish(signal()), client.publish(signal())
@@ -374,7 +376,7 @@ def test_decisions_are_read_from_a_position_and_on_from_any_of_them(
 def test_from_now_on_means_from_the_call_on(address: str, connection: Connection) -> None:
     decide(connection, "1-0", "old")
     with Client(address) as client:
-        following = client.decisions()
+        following = client.decisions(timeout=5)
         new = decide(connection, "2-0", "new")
         assert next(following) == new
 
@@ -385,14 +387,14 @@ def test_an_asyncio_reader_gets_what_comes_while_it_waits(
 ) -> None:
     decide(connection, "1-0", "old")
     with Blocking(address) as client:
-        read = soon(lambda: next(client.decisions()))
+        read = soon(lambda: next(client.decisions(timeout=10)))
         wait_until_blocked(connection)
         assert decide(connection, "2-0", "new") == read.result()
 
 
 def test_new_decisions_are_waited_for(client: Client, connection: Connection) -> None:
     worker = soon(lambda: [decide(connection, f"{n}-0") for n in (1, 2, 3)])
-    following = client.decisions("0-0")
+    following = client.decisions("0-0", timeout=10)
     assert [next(following) for _ in range(3)] == worker.result()
 
 

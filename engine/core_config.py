@@ -1,0 +1,130 @@
+"""The configuration of the core: everything that the model's answers depend on.
+
+Its digest stands in every decision and every snapshot.
+"""
+
+import hashlib
+from typing import Annotated, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from learners import RefitParams
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Reaction = Literal["alert", "reset", "refit"]
+
+
+class Section(BaseModel):
+    """A table of settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LedgerConfig(Section):
+    """Open signals, waiting for their closes."""
+
+    max_open: Positive = Field(10_000, description="open signals kept; past it the oldest expires")
+    expire_days: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="event time after which a signal without a close expires"
+    )
+    max_parked: Positive = Field(1_000, description="closes kept that came before their signal")
+    park_minutes: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="event time after which a close without a signal is given up"
+    )
+    remember: Positive = Field(50_000, description="ended signals remembered, to know duplicates")
+
+
+class FeaturesConfig(Section):
+    """How features become a vector."""
+
+    max_columns: Positive = Field(512, description="columns of the vector; later ones are left out")
+    max_categories: Positive = Field(32, description="values of one category with their own column")
+
+
+class ExpertConfig(Section):
+    """One expert: a kind of ours, or any River classifier by its dotted path."""
+
+    kind: str = Field(description="base_rate, logistic, bayes, forest or a path such as river.…")
+    params: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="arguments of its constructor"
+    )
+
+
+class RefitConfig(Section):
+    """The LightGBM champion: when it is fit again, on what, and when a challenger takes over."""
+
+    enabled: bool = Field(True, description="whether there is a LightGBM expert at all")
+    every: Positive = Field(500, description="closes between refits")
+    lag: Positive = Field(100, description="closes from a refit's launch to its installation")
+    window: Positive = Field(8_000, description="newest closes it is fit on")
+    holdout: Positive = Field(500, description="newest closes of the window that judge it instead")
+    tolerance: Annotated[float, Field(ge=0.0)] = Field(
+        0.0002, description="log loss by which a challenger may be worse than the champion"
+    )
+    params: RefitParams = Field(RefitParams(), description="LightGBM's own parameters")
+
+
+class DriftConfig(Section):
+    """ADWIN on the log loss of the mixture and of each expert, and what happens when it rises."""
+
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.002, description="ADWIN's confidence: smaller alarms less"
+    )
+    on_mixture: tuple[Reaction, ...] = Field(
+        ("alert", "refit"), description="alert; reset: even weights; refit: LightGBM now"
+    )
+    on_expert: tuple[Reaction, ...] = Field(
+        ("alert",), description="alert; reset: that expert starts anew; refit: LightGBM now"
+    )
+
+
+class PolicyConfig(Section):
+    """From a probability to an action."""
+
+    take: Fraction = Field(0.60, description="take at this probability or above")
+    skip: Fraction = Field(0.40, description="skip below this probability")
+    reduced_size: Fraction = Field(0.5, description="size_multiplier of reduce_size")
+    warmup_closes: Annotated[int, Field(ge=0)] = Field(
+        100, description="closes during which the bot's own baseline is echoed"
+    )
+    default_baseline: Literal["take", "skip"] = Field(
+        "take", description="the baseline of a bot that names none: it did make the signal"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "PolicyConfig":
+        if self.skip > self.take:
+            raise ValueError(f"skip ({self.skip}) must not be above take ({self.take})")
+        return self
+
+
+def _default_experts() -> dict[str, ExpertConfig]:
+    return {kind: ExpertConfig(kind=kind) for kind in ("base_rate", "logistic", "bayes", "forest")}
+
+
+class CoreConfig(Section):
+    """Everything that the model's answers depend on."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(42, description="of every random draw")
+    ledger: LedgerConfig = LedgerConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    experts: dict[str, ExpertConfig] = Field(default_factory=_default_experts)
+    refit: RefitConfig = RefitConfig()
+    drift: DriftConfig = DriftConfig()
+    policy: PolicyConfig = PolicyConfig()
+
+    @model_validator(mode="after")
+    def _has_base_rate(self) -> "CoreConfig":
+        if not any(expert.kind == "base_rate" for expert in self.experts.values()):
+            raise ValueError(
+                "experts: one must be of kind base_rate, so that the mixture does no harm"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, hex, of the canonical JSON."""
+        plain = orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(plain).hexdigest()
