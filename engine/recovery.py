@@ -110,8 +110,8 @@ def recover(
         why = "; ".join(str(passed.error) for passed in passed_over) or "there is none"
         raise RecoveryError(
             f"no snapshot in {store.directory} can be used ({why}), and the stream doesn't reach"
-            f" back to its beginning (trimmed below {checkpoint.trimmed}); bring back a snapshot, or the"
-            " configuration and libraries it was made with"
+            f" back to its beginning (trimmed below {checkpoint.trimmed}); bring back a snapshot,"
+            " or the configuration and libraries it was made with"
         )
     core = new_core()
     reapplied = _reapply(transport, core, START, checkpoint.position, batch, keep_lease)

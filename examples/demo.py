@@ -32,7 +32,8 @@ from engine.report import Report
 from streams import Decision, Keys, Outcome, Signal, StreamError, connect
 from streams.client import Client
 
-HERE = Path(__file__).parent
+BOT = Path(__file__).with_name("bot.py")
+FREQUENCIES = {"daily": ["daily"], "hourly": ["hourly"], "both": ["daily", "hourly"]}
 LINES = 12
 SLICE = 500  # entries read from one stream before the other has its turn
 PATIENCE_S = 60.0  # without anything new
@@ -78,7 +79,7 @@ class Child:
     def wait(self) -> None:
         """Wait until it ends. Raises `DemoError` if it doesn't, or fails."""
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(15)
+            self._process.wait(PATIENCE_S)
         if self.running:
             raise DemoError(f"the {self.name} doesn't end; see {self.log}")
 
@@ -123,7 +124,7 @@ class Screen:
         self._bars.update(self._learned, completed=learned)
         if not self._console.is_terminal and decided // 1_000 > self._said:
             self._said = decided // 1_000
-            self._console.print(f"{decided:>6} decisions; the latest: {self._latest[-1]}")
+            self._console.print(f"{decided:>6}: {self._latest[-1]}", soft_wrap=True)
 
     def __rich__(self) -> Group:
         latest = Text("\n".join(self._latest), no_wrap=True, overflow="ellipsis")
@@ -155,19 +156,19 @@ def follow(
             raise DemoError(f"nothing new for {PATIENCE_S:.0f} s; see {worker.log}")
 
 
-def run(folder: Path, console: Console) -> None:
+def run(folder: Path, bars: str, console: Console) -> None:
     """Run the loop in `folder` and sum it up. Raises `DemoError` when anything goes wrong."""
     begun = monotonic()
     address = f"embedded://{folder / 'server'}"
     closeloop = Path(sys.executable).with_name("closeloop")
     with ExitStack() as ends:
-        client = ends.enter_context(Client(address))
-        worker = Child("worker", [closeloop, "run", "--address", address], folder)
-        ends.callback(worker.end)
-        bot = Child("bot", [sys.executable, HERE / "bot.py", address], folder)
-        ends.callback(bot.end)
-
-        published = events(load("daily"), load("hourly"))
+        with console.status("starting the server, the worker and the bot"):
+            client = ends.enter_context(Client(address))
+            worker = Child("worker", [closeloop, "run", "--address", address], folder)
+            ends.callback(worker.end)
+            bot = Child("bot", [sys.executable, BOT, address, "--bars", bars], folder)
+            ends.callback(bot.end)
+            published = events(*map(load, FREQUENCIES[bars]))
         signals = [event.signal_id for event in published if isinstance(event, Signal)]
         closes = len(published) - len(signals)
 
@@ -184,74 +185,65 @@ def run(folder: Path, console: Console) -> None:
                 if report.actions.total() >= len(signals) and learned >= closes:
                     break
         seconds = monotonic() - begun
-        bot.wait()
-        worker.stop()
+        with console.status("stopping the worker: it takes a last snapshot"):
+            bot.wait()
+            worker.stop()
 
         # The worker has ended: what is there now is all there will be.
         decided = [decision.signal_id for decision in client.decisions("0-0", timeout=0.1)]
-        if decided != signals:
-            missing, extra = (
-                Counter(signals) - Counter(decided),
-                Counter(decided) - Counter(signals),
-            )
-            raise DemoError(
-                f"{missing.total()} decisions are missing, {extra.total()} are too many, "
-                "or their order is not the signals'"
-            )
         alerts = Counter(alert.code for _, alert in client.alerts("0-0", timeout=0.1))
         with connect(address) as connection:
             dead = connection.redis.xlen(Keys().dead)
-    rate = len(published) / seconds
-    console.print(
-        _table(
-            f"{len(published):,} events in {seconds:.1f} s, {rate:,.0f} a second",
-            ("signals", f"{len(signals):,}"),
-            ("closes", f"{closes:,}"),
-            ("decisions", f"{len(decided):,}: {_counts(report.actions)}"),
-            ("dead letters", f"{dead:,}"),
-            ("alerts", f"{alerts.total():,}: {_counts(alerts)}"),
-        ),
-        *_worth(report.summary()),
-    )
-    if dead:
-        raise DemoError(f"{dead} events were refused; all were valid")
 
-
-def _worth(figures: Mapping[str, Any]) -> Iterator[Table]:
-    """What the probabilities, and the decisions, were worth."""
-    yield _table(
-        "the probabilities, after the first tenth of the closes",
-        ("log loss", f"{figures['log_loss']:.4f}"),
-        ("log loss of the running base rate", f"{figures['base_rate_log_loss']:.4f}"),
-        ("AUC", f"{figures['auc']:.3f}"),
-    )
-    offered = Table("the trades", "count", "won", "mean return", title_justify="left")
-    for name in ("offered", "taken"):
-        trades = figures[name]
-        count = trades["count"]
-        offered.add_row(
-            name,
-            f"{count:,}",
-            f"{trades['win_rate']:.1%}" if count else "",
-            f"{trades['avg_return_pct']:+.3f} %" if count else "",
+    counts = Table(show_header=False)
+    counts.add_row("events", f"{len(published):,} in {seconds:.1f} s")
+    counts.add_row("signals", f"{len(signals):,}")
+    counts.add_row("closes", f"{closes:,}")
+    counts.add_row("decisions", f"{len(decided):,}: {_counted(report.actions)}")
+    counts.add_row("dead letters", f"{dead:,}")
+    counts.add_row("drifts", f"{alerts['drift']:,}")
+    installed, rejected = alerts["refit_installed"], alerts["refit_rejected"]
+    counts.add_row("refits", f"{installed:,} installed, {rejected:,} rejected")
+    counts.add_row("alerts", f"{alerts.total():,}")
+    console.print(counts)
+    if decided != signals:
+        missing, extra = Counter(signals) - Counter(decided), Counter(decided) - Counter(signals)
+        raise DemoError(
+            f"{missing.total()} decisions are missing and {extra.total()} are too many, "
+            "or they aren't in the order of the signals"
         )
-    yield offered
+    if dead:
+        raise DemoError(f"{dead} events were refused, though all were valid")
+    console.print("After the first tenth of the closes:", _worth(report.summary()))
 
 
-def _table(title: str, *rows: tuple[str, str]) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _counts(counter: Counter[str]) -> str:
+def _counted(counter: Counter[str]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counter.most_common())
+
+
+def _worth(figures: Mapping[str, Any]) -> Table:
+    """What the probabilities, and the decisions, were worth."""
+    table = Table("", "closeloop", "without it")
+    base_rate = f"{figures['base_rate_log_loss']:.4f} (base rate)"
+    table.add_row("log loss", f"{figures['log_loss']:.4f}", base_rate)
+    table.add_row("AUC", f"{figures['auc']:.3f}", "0.500")
+    taken, offered = figures["taken"], figures["offered"]
+    for name, key, form in (
+        ("trades taken", "count", "{:,}"),
+        ("won", "win_rate", "{:.1%}"),
+        ("mean return", "avg_return_pct", "{:+.3f} %"),
+    ):
+        shown = (
+            form.format(trades[key]) if trades["count"] else "-" for trades in (taken, offered)
+        )
+        table.add_row(name, *shown)
+    return table
 
 
 def main() -> int:
     """Run the demo; the exit status is 0 only if all went well."""
     parser = argparse.ArgumentParser(description="The whole loop on this machine, in a minute.")
+    parser.add_argument("--bars", choices=FREQUENCIES, default="both")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="a new folder for the data")
     options = parser.parse_args()
     # However the demo is ended, it ends its processes first.
@@ -262,7 +254,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="closeloop-demo-") as scratch:
             if options.keep:
                 options.keep.mkdir(parents=True)
-            run((options.keep or Path(scratch)).resolve(), console)
+            run((options.keep or Path(scratch)).resolve(), options.bars, console)
     except (DemoError, StreamError, FileExistsError) as error:
         Console(stderr=True).print(f"demo: {error}", markup=False)
         return 1

@@ -31,6 +31,7 @@ from learners.forest_layout import (
 )
 from learners.hoeffding import DELTA, GRACE, NODES, TAU, TRACKERS, per_leaf
 
+UNKNOWN_VOTES = (math.nan, math.nan)
 _SMALL = ("head", "numbers", "pool", "members", "records", "counts")
 
 
@@ -91,8 +92,8 @@ class AdaptiveRandomForest(base.Classifier):
         rate: float = 6.0,
         warning_delta: float = 0.01,
         drift_delta: float = 0.001,
-        max_nodes: int = 511,
-        max_active_leaves: int = 128,
+        max_nodes: int = 255,
+        max_active_leaves: int = 64,
         max_inputs: int = 256,
         seed: int = 0,
     ) -> None:
@@ -127,7 +128,19 @@ class AdaptiveRandomForest(base.Classifier):
         The latter two are NaN until a return, or a stop, was learned.
         """
         self._fill(row)
-        return predict(self._words, self._numbers, self._row)
+        return predict(self._words, self._numbers, self._row)[:3]
+
+    def predict_with_votes(
+        self, row: NDArray[np.float64]
+    ) -> tuple[tuple[float, float, float], tuple[float, float]]:
+        """Predict as `predict_row` does, and give the votes to hand back when the outcome is learned.
+
+        They are the trees' mean probability and mean log odds. Where labels are late and trades overlap this matters: at the
+        close the trees already know how concurrent trades ended, and what calibrates the forest would take that for skill.
+        """
+        self._fill(row)
+        p, expected, stop, mean, mean_log_odds = predict(self._words, self._numbers, self._row)
+        return (p, expected, stop), (mean, mean_log_odds)
 
     def predict_proba_row(self, row: NDArray[np.float64]) -> float:
         """Predict the probability of a win."""
@@ -140,13 +153,23 @@ class AdaptiveRandomForest(base.Classifier):
         won: bool,
         return_pct: float = math.nan,
         stopped: float = math.nan,
+        votes: tuple[float, float] = UNKNOWN_VOTES,
     ) -> None:
-        """Learn how one trade ended; a return or a stop (0 or 1) that is not known is NaN."""
+        """Learn how one trade ended; a return or a stop (0 or 1) that is not known is NaN.
+
+        `votes` are those `predict_with_votes` gave at the signal; without them the trees are asked again, now.
+        """
         self._fill(row)
         if self._filled > self._words[FEATURES]:
             self._words[FEATURES] = self._filled
         learn_event(
-            self._words, self._numbers, self._row, int(won), float(return_pct), float(stopped)
+            self._words,
+            self._numbers,
+            self._row,
+            1 if won else 0,
+            float(return_pct),
+            float(stopped),
+            *votes,
         )
 
     def _fill(self, row: NDArray[np.float64]) -> None:
@@ -169,7 +192,10 @@ class AdaptiveRandomForest(base.Classifier):
             self._encode(x)
         if self._filled > self._words[FEATURES]:
             self._words[FEATURES] = self._filled
-        learn_event(self._words, self._numbers, self._row, 1 if y else 0, math.nan, math.nan)
+        won = 1 if y else 0
+        learn_event(
+            self._words, self._numbers, self._row, won, math.nan, math.nan, *UNKNOWN_VOTES
+        )
 
     def predict_proba_one(
         self, x: Mapping[base.typing.FeatureName, Any], **kwargs: Any

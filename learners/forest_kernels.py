@@ -130,13 +130,15 @@ def _entries(sources: str):  # type: ignore[no-untyped-def]
     """Compile the entries for exactly these sources."""
 
     @entry
-    def predict(words: Ints, numbers: Floats, row: Floats) -> tuple[float, float, float]:
+    def predict(
+        words: Ints, numbers: Floats, row: Floats
+    ) -> tuple[float, float, float, float, float]:
         _ = sources
         forest = _view(words, numbers)
         overall_return = numbers[RETURN] if numbers[RETURN_SEEN] > 0.0 else math.nan
         overall_stop = numbers[STOP] if numbers[STOP_SEEN] > 0.0 else math.nan
         if forest.counts[forest.members[0, VOTING], 0] == 0:
-            return 0.5, overall_return, overall_stop
+            return 0.5, overall_return, overall_stop, 0.5, 0.0
         weights = 0.0
         mean = 0.0
         mean_log_odds = 0.0
@@ -154,12 +156,21 @@ def _entries(sources: str):  # type: ignore[no-untyped-def]
             mean_log_odds += vote * log_odds(p)
             expected += vote * _shrunk(leaf[RETURN_MEAN], leaf[RETURN_WEIGHT], overall_return)
             stop += vote * _shrunk(leaf[STOP_MEAN], leaf[STOP_WEIGHT], overall_stop)
-        p = pooled(forest.pool, mean / weights, mean_log_odds / weights)
-        return p, expected / weights, stop / weights
+        mean /= weights
+        mean_log_odds /= weights
+        p = pooled(forest.pool, mean, mean_log_odds)
+        return p, expected / weights, stop / weights, mean, mean_log_odds
 
     @entry
     def learn_event(
-        words: Ints, numbers: Floats, row: Floats, won: int, return_pct: float, stopped: float
+        words: Ints,
+        numbers: Floats,
+        row: Floats,
+        won: int,
+        return_pct: float,
+        stopped: float,
+        voted: float,
+        voted_log_odds: float,
     ) -> None:
         _ = sources
         forest = _view(words, numbers)
@@ -195,7 +206,10 @@ def _entries(sources: str):  # type: ignore[no-untyped-def]
                 learn_outcome(tree, i, weight, return_pct, stopped)
                 learn(tree, i, row, base, bayes, won, weight, settings, features, random)
             _watch(forest, m, 0.0 if (p > 0.5) == (won == 1) else 1.0)
-        learn_pool(forest.pool, mean / weights, mean_log_odds / weights, won)
+        if voted != voted:  # not known how the trees voted when they were asked: as they do now
+            voted = mean / weights
+            voted_log_odds = mean_log_odds / weights
+        learn_pool(forest.pool, voted, voted_log_odds, won)
         if return_pct == return_pct:
             numbers[RETURN_SEEN] = numbers[RETURN_SEEN] * MEMORY + 1.0
             numbers[RETURN] += (return_pct - numbers[RETURN]) / numbers[RETURN_SEEN]

@@ -16,7 +16,7 @@ INPUTS = 3  # log odds of the mean, mean log odds, one
 SIZE = INPUTS + INPUTS * INPUTS
 
 _VARIANCE = 0.1  # of a coefficient at the start, and at most
-_DRIFT = 3e-5  # added to each variance per event
+_DRIFT = (1e-5, 1e-5, 1e-6)  # added to each variance per event
 _FLATTEST = 1e-3  # least curvature
 CLIP = 1e-3  # no tree is believed beyond this, nor is the pool
 
@@ -66,4 +66,4 @@ def learn_pool(pool: Floats, mean: float, mean_log_odds: float, won: int) -> Non
         for b in range(INPUTS):
             covariance[a, b] -= curvature * scale * gains[a] * gains[b]
         if covariance[a, a] < _VARIANCE:
-            covariance[a, a] += _DRIFT
+            covariance[a, a] += _DRIFT[a]

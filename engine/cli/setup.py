@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from engine.cli.options import (
@@ -64,7 +64,7 @@ def show_config(
     if as_json:
         print_json({"core_digest": effective.core.digest, "settings": shown})
         return
-    table = Table("setting", "value")
+    table = Table("setting", Column("value", overflow="fold"))
     for name, value in _flat(shown):
         table.add_row(Text(name), Text("not set" if value is None else str(value)))
     table.add_section()
@@ -103,7 +103,7 @@ def doctor(
     if as_json:
         print_json([asdict(diagnosis) for diagnosis in diagnoses])
     else:
-        table = Table("", "check", "seen, and the mend", show_lines=False)
+        table = Table("", "check", Column("seen, and the mend", overflow="fold"))
         for diagnosis in diagnoses:
             style = _STYLES[diagnosis.level]
             seen = Text(diagnosis.seen)

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from engine.bootstrap import keys_of, store_of
@@ -77,14 +77,14 @@ def show(snapshot: _Id, config: ConfigOption = None, as_json: JsonOption = False
     if as_json:
         print_json(_row(info) | {"manifest": manifest})
         return
-    table = Table("", info.snapshot_id)
-    table.add_row("file", Text(str(info.path), overflow="fold"))
+    table = Table("", Column(info.snapshot_id, overflow="fold"))
+    table.add_row("file", Text(str(info.path)))
     for name, value in manifest.items():
         if isinstance(value, dict):
             value = "\n".join(f"{key} {item}" for key, item in value.items())
         elif isinstance(value, list):
             value = "\n".join(f"{part['name']}: {part['size']:,} bytes" for part in value)
-        table.add_row(name, Text(str(value), overflow="fold"))
+        table.add_row(name, Text(str(value)))
     results().print(table)
 
 
@@ -113,7 +113,10 @@ def verify(
     if as_json:
         print_json([{"id": id_, "ok": ok, "verdict": said} for id_, ok, said in verdicts])
     else:
-        print_table("verified", ["id", "verdict"], [[id_, said] for id_, _, said in verdicts])
+        table = Table("id", Column("verdict", overflow="fold"))
+        for id_, _, said in verdicts:
+            table.add_row(id_, Text(said))
+        results().print(table)
     if not all(ok for _, ok, _ in verdicts):
         raise typer.Exit(1)
 

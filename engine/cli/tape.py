@@ -2,8 +2,8 @@
 
 import re
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,7 @@ from engine.recording import next_id, recorded
 from streams.connection import connect
 from streams.errors import StreamError, TapeError
 from streams.keys import Keys
-from streams.tape import Tape, write_tape
+from streams.tape import Line, Tape, write_tape
 from streams.transport import START, RedisTransport
 
 _ID = re.compile(r"\d{1,20}(-\d{1,20})?", re.ASCII)
@@ -75,13 +75,18 @@ def publish(
     """
     stream = settings(config, address).stream
     tape = Tape(*tapes)
-    lines = islice(tape, skip, None if limit is None else skip + limit)
-    with connect(stream.address) as connection, progress() as bar:
+    end = None if limit is None else skip + limit
+    with (
+        connect(stream.address) as connection,
+        closing(cast("Generator[Line]", iter(tape))) as lines,
+        progress() as bar,
+    ):
         publisher = Publisher(connection, stream.prefix, stream.shards, speed)
         task = bar.add_task("publishing", total=1.0)
         started = perf_counter()
         try:
-            publisher.publish(lines, lambda: bar.update(task, completed=tape.progress))
+            wanted = islice(lines, skip, end)
+            publisher.publish(wanted, lambda: bar.update(task, completed=tape.progress))
         except (KeyboardInterrupt, StreamError):
             note(f"{publisher.sent:,} lines are in; go on with --skip {skip + publisher.sent}")
             raise

@@ -1,6 +1,9 @@
 """The example bot: what it publishes is valid, in order, and knows nothing of the future."""
 
 import importlib.util
+import os
+import signal
+import threading
 from collections import Counter
 from dataclasses import fields
 from datetime import timedelta
@@ -11,7 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streams.events import Close, Signal, decode, encode
+from streams import Close, Keys, Signal, connect, decode, encode
+from streams.client import Client
 
 PATH = Path(__file__).parents[2] / "examples" / "bot.py"
 
@@ -153,3 +157,16 @@ def test_a_trade_that_goes_nowhere_ends_after_24_bars():
 def test_a_trade_that_has_not_ended_has_no_close():
     assert _trade("long") is None
     assert _trade("long", (100, 101, 99, 100)) is None
+
+
+def test_what_a_broken_connection_may_have_lost_is_sent_again(tmp_path):
+    address = f"embedded://{tmp_path}"
+    batch = ALL_HOURLY[:3]
+    with Client(address) as client:
+        os.kill(int((tmp_path / "server.pid").read_text()), signal.SIGKILL)
+        publishing = threading.Thread(target=bot.publish, args=(client, batch))
+        publishing.start()
+        with connect(address) as again:
+            publishing.join(30)
+            entries = again.redis.xrange(Keys().events)
+    assert [decode(fields[b"e"]) for _, fields in entries] == batch
