@@ -155,6 +155,7 @@ class Core:
             score.expected_return_pct,
             score.risk,
             verdict.size_multiplier,
+            self.model.closes,
             score.row,
             score.experts,
         )

@@ -49,6 +49,8 @@ class OpenSignal:
     expected_return_pct: float
     risk: float
     size_multiplier: float
+    update: int
+    """Closes learned before the decision."""
     row: NDArray[np.float64]
     experts: NDArray[np.float64]
 
@@ -130,6 +132,7 @@ class Ledger:
                 [
                     o.signal_id, to_micros(o.ts), o.symbol, o.side, o.strategy, o.baseline,
                     o.action, o.probability, o.expected_return_pct, o.risk, o.size_multiplier,
+                    o.update,
                 ]
                 for o in opened
             ],
@@ -143,7 +146,7 @@ class Ledger:
     def restore(self, state: Mapping[str, Any], parked_ids: Sequence[str]) -> None:
         """Go on from `state` and the entry IDs of its parked closes."""
         self.open = {
-            name: OpenSignal(name, from_micros(micros), *rest, row, experts)
+            name: OpenSignal(name, from_micros(micros), *rest, row=row, experts=experts)
             for (name, micros, *rest), row, experts in zip(
                 state["open"], state["rows"], state["experts"], strict=True
             )

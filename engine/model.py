@@ -35,6 +35,8 @@ from streams.events import Close, Severity, Signal
 
 CHAMPION = "lightgbm"
 """The name of the refit expert."""
+BASE_RATE = "base_rate"
+"""The kind of the expert that the published probability must do no worse than."""
 MIXTURE = "mixture"
 """The name of the series of the published probability."""
 
@@ -100,7 +102,10 @@ class Model:
         if config.refit.enabled:
             specs.append(ExpertSpec(CHAMPION, CHAMPION))
         self.panel = ExpertPanel(specs, self.encoder, config.seed)
-        self.mixture = Mixture(self.panel.names)
+        # Half of the prior belief is in what does no harm (G7); the others share the other half.
+        others = sum(spec.model != BASE_RATE for spec in specs)
+        prior = [max(others, 1) if spec.model == BASE_RATE else 1 for spec in specs]
+        self.mixture = Mixture(self.panel.names, prior)
         self.returns = Returns()
         self.monitors = {
             name: DriftMonitor(config.drift.delta) for name in [MIXTURE, *self.panel.names]
@@ -161,7 +166,7 @@ class Model:
         self.closes += 1
         self.last_close = close.signal_id
         likelihood = opened.probability if won else 1.0 - opened.probability
-        losses = self.mixture.learn(opened.experts, won)
+        losses = self.mixture.learn(opened.experts, won, self.closes - 1 - opened.update)
         self.panel.learn(opened.row, won)
         self.returns.learn(close.return_pct, stopped)
         self.history.learn(opened.symbol, close.return_pct)

@@ -34,6 +34,7 @@ from streams.client import Client
 
 BOT = Path(__file__).with_name("bot.py")
 FREQUENCIES = {"daily": ["daily"], "hourly": ["hourly"], "both": ["daily", "hourly"]}
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LINES = 12
 SLICE = 500  # entries read from one stream before the other has its turn
 PATIENCE_S = 60.0  # without anything new
@@ -246,9 +247,8 @@ def main() -> int:
     parser.add_argument("--bars", choices=FREQUENCIES, default="both")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="a new folder for the data")
     options = parser.parse_args()
-    # However the demo is ended, it ends its processes first.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    for number in INTERRUPTS:
+        signal.signal(number, _interrupted)
     console = Console(highlight=False)
     try:
         with tempfile.TemporaryDirectory(prefix="closeloop-demo-") as scratch:
@@ -258,9 +258,14 @@ def main() -> int:
     except (DemoError, StreamError, FileExistsError) as error:
         Console(stderr=True).print(f"demo: {error}", markup=False)
         return 1
-    except KeyboardInterrupt:
-        return 130
     return 0
+
+
+def _interrupted(number: int, _: object) -> None:
+    """Leave, and end our processes on the way: another Ctrl-C must not leave them behind."""
+    for each in INTERRUPTS:
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

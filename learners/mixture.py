@@ -69,8 +69,12 @@ class Mixture:
         """Each expert's cumulative log loss, in nats, over the closes for which it was awake."""
         self.awake = [0] * len(names)
         """For how many closes each expert was awake."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget which experts were good: back to the prior weights."""
         # joint[r][i]: the weight of the story that i is the best now and changes come at rate r.
-        self._joint = [[weight / len(rates) for weight in self.prior] for _ in rates]
+        self._joint = [[weight / len(self.rates) for weight in self.prior] for _ in self.rates]
         self._weights = list(self.prior)
 
     @property

@@ -156,8 +156,8 @@ def restore(
         aside.mkdir(exist_ok=True)
     for path in newer:
         path.rename(aside / path.name)
-    typer.echo(f"{len(newer)} newer snapshots are in {aside}" if newer else "it is the newest")
-    typer.echo(f"the next start loads {info.snapshot_id}: {info.manifest.events:,} events, ")
+    typer.echo(f"set aside in {aside}: {len(newer)}" if newer else "it is the newest")
+    typer.echo(f"the next start loads {info.snapshot_id}")
     typer.echo(f"and applies again what came after {info.manifest.position}")
 
 

@@ -151,6 +151,21 @@ def test_verify_fails_on_another_key_and_not_on_another_set_up(
     assert "x" * 32 not in ran.out
 
 
+def test_a_state_that_is_not_the_one_named_is_found_out(
+    closeloop: Command, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as lying:
+        lying.setattr("snapshots.format.state_digest", lambda state: "0" * 64)
+        core = new_core(shard.config, InlineFitter())
+        checkpoint = shard.transport.checkpoint()
+        taken = take(core, checkpoint.lineage, checkpoint.position)
+        info = shard.store.save(to_bytes(taken, snapshot_key_of(shard.config)))
+    assert closeloop("snapshots", "verify", info.snapshot_id).status == 1
+    for honest in shard.infos:
+        honest.path.unlink()
+    assert shard.levels()["snapshots"] == "problem"
+
+
 def test_restore_makes_an_older_one_the_next_start(
     closeloop: Command, shard: Shard, address: str
 ) -> None:

@@ -12,7 +12,7 @@ from tests.engine.histories import at, close
 def opened(name: str, minutes: float = 0.0) -> OpenSignal:
     row = np.array([1.0, np.nan])
     return OpenSignal(
-        name, at(minutes), "S", "long", None, None, "take", 0.5, 0.0, 0.5, 1.0, row, row
+        name, at(minutes), "S", "long", None, None, "take", 0.5, 0.0, 0.5, 1.0, 0, row, row
     )
 
 
