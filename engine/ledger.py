@@ -145,12 +145,11 @@ class Ledger:
 
     def restore(self, state: Mapping[str, Any], parked_ids: Sequence[str]) -> None:
         """Go on from `state` and the entry IDs of its parked closes."""
-        self.open = {
-            name: OpenSignal(name, from_micros(micros), *rest, row=row, experts=experts)
-            for (name, micros, *rest), row, experts in zip(
-                state["open"], state["rows"], state["experts"], strict=True
-            )
-        }
+        self.open = {}
+        frozen = zip(state["open"], state["rows"], state["experts"], strict=True)
+        for (name, micros, *rest), row, experts in frozen:
+            fields = [name, from_micros(micros), *rest, row, experts]
+            self.open[name] = OpenSignal(*fields)
         self.parked = {}
         for entry_id, data in zip(parked_ids, state["parked"], strict=True):
             close = decode(data)

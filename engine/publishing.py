@@ -88,7 +88,7 @@ class Publisher:
             pipeline.xadd(stream, {"e": data})
         with translated(self._connection.address):
             pipeline.execute()
-        self.sent += 0
+        self.sent += len(batch)
         self.kinds.update(kind for kind, _, _ in batch)
 
 

@@ -49,14 +49,14 @@ class Child:
 
     def __init__(self, name: str, command: Sequence[str | Path], folder: Path) -> None:
         self.name = name
-        self.log = folder / f"{name}.log"
+        self._log = folder / f"{name}.log"
         # A worker can be set up by the environment; this one shall not meet another's settings.
         ours = {k: v for k, v in os.environ.items() if not k.startswith("CLOSELOOP_")}
         settings = {
             "CLOSELOOP_HTTP__ENABLED": "false",
             "CLOSELOOP_SNAPSHOTS__DIRECTORY": str(folder / "snapshots"),
         }
-        with self.log.open("wb") as log:
+        with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
                 cwd=folder,
@@ -73,16 +73,20 @@ class Child:
         """Whether it still runs. Raises `DemoError` if it failed."""
         status = self._process.poll()
         if status:
-            last = self.log.read_text(errors="replace").strip().splitlines()[-5:]
-            raise DemoError("\n".join([f"the {self.name} ended with status {status}:", *last]))
+            raise self.failed(f"ended with status {status}")
         return status is None
+
+    def failed(self, how: str) -> DemoError:
+        """The error that says so, with the process's last words."""
+        last = self._log.read_text(errors="replace").strip().splitlines()[-5:]
+        return DemoError("\n".join([f"the {self.name} {how}; it said last:", *last]))
 
     def wait(self) -> None:
         """Wait until it ends. Raises `DemoError` if it doesn't, or fails."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(PATIENCE_S)
         if self.running:
-            raise DemoError(f"the {self.name} doesn't end; see {self.log}")
+            raise self.failed("doesn't end")
 
     def stop(self) -> None:
         """Have it stop in good order. Raises `DemoError` if it doesn't."""
@@ -152,9 +156,9 @@ def follow(
             deadline = monotonic() + PATIENCE_S
         # Asked of both: a bot may have finished, but it may not have failed.
         elif not bot.running and not worker.running:
-            raise DemoError(f"the worker ended by itself; see {worker.log}")
+            raise worker.failed("ended by itself")
         elif monotonic() > deadline:
-            raise DemoError(f"nothing new for {PATIENCE_S:.0f} s; see {worker.log}")
+            raise worker.failed(f"has done nothing for {PATIENCE_S:.0f} s")
 
 
 def run(folder: Path, bars: str, console: Console) -> None:
@@ -185,6 +189,7 @@ def run(folder: Path, bars: str, console: Console) -> None:
                     report.add(output)
                 if report.actions.total() >= len(signals) and learned >= closes:
                     break
+            screen.progress(report.actions.total(), learned)
         seconds = monotonic() - begun
         with console.status("stopping the worker: it takes a last snapshot"):
             bot.wait()

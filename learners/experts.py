@@ -22,6 +22,7 @@ from river.naive_bayes import GaussianNB
 from river.preprocessing import StandardScaler
 
 from learners.booster import Booster
+from learners.forest import AdaptiveRandomForest
 
 _NEVER = 2**62
 
@@ -121,7 +122,8 @@ _NAMED: dict[str, Callable[..., Classifier]] = {
     "base_rate": BaseRate,
     "logistic": _logistic,
     "bayes": GaussianNB,
-    "forest": ARFClassifier,
+    "forest": AdaptiveRandomForest,
+    "river_forest": ARFClassifier,
     "lightgbm": Booster,
 }
 
