@@ -31,7 +31,6 @@ from learners.hoeffding_split import (
     entropy,
     hoeffding_bound,
     propose,
-    weight_for,
 )
 from learners.native import Floats, Ints, compiled
 from learners.splitmix import uniform
@@ -53,7 +52,6 @@ SETTINGS = 3
 
 INHERITED_WEIGHT = 30.0  # of a parent's mean return and stop rate in a new leaf
 _REVIVAL = 2.0
-_PATIENCE = 2.0
 
 
 class Tree(NamedTuple):
@@ -222,22 +220,14 @@ def _split(tree: Tree, i: int, feature: int, best: Floats, features: int, random
 
 
 @compiled
-def _try_split(tree: Tree, i: int, settings: Floats, features: int, random: Ints) -> float:
-    """Split leaf `i` if one feature's gain is surely the best, or the best ones are surely alike.
-
-    Returns the weight at which the next attempt could succeed, were the gains to stay as they are.
-    """
+def _try_split(tree: Tree, i: int, settings: Floats, features: int, random: Ints) -> None:
+    """Split leaf `i` if one feature's gain is surely the best, or the best ones are surely alike."""
     lost = tree.numbers[i, LOST]
     won = tree.numbers[i, WON]
-    total = lost + won
     if lost == 0.0 or won == 0.0 or tree.counts[NODES] + 2 > tree.nodes.shape[0]:
-        return total
-    before = entropy(lost, won)
-    bound = hoeffding_bound(settings[DELTA], total)
-    tie = settings[TAU]
-    if before <= bound and bound >= tie:  # no gain exceeds the entropy
-        return weight_for(settings[DELTA], max(before, tie))
+        return
     t = tree.nodes[i, TRACKED]
+    before = entropy(lost, won)
     best = np.empty(PROPOSAL)
     best[GAIN] = -math.inf
     proposal = np.empty(PROPOSAL)
@@ -253,11 +243,10 @@ def _try_split(tree: Tree, i: int, settings: Floats, features: int, random: Ints
         else:
             second = max(second, proposal[GAIN])
     if feature == NONE:
-        return total
-    lead = best[GAIN] - second
-    if lead > bound or bound < tie:
+        return
+    bound = hoeffding_bound(settings[DELTA], lost + won)
+    if best[GAIN] - second > bound or bound < settings[TAU]:
         _split(tree, i, feature, best, features, random)
-    return weight_for(settings[DELTA], max(lead, tie))
 
 
 @compiled
@@ -299,8 +288,7 @@ def learn(
         if t == NONE:
             _revive(tree, i, features, random)
         else:
-            hopeful = _try_split(tree, i, settings, features, random)
-            numbers[TRIED_AT] = min(max(total, hopeful - settings[GRACE]), total + _PATIENCE * settings[GRACE])
+            _try_split(tree, i, settings, features, random)
 
 
 @compiled

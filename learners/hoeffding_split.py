@@ -95,9 +95,3 @@ def propose(tracker: Floats, before: float, best: Floats) -> None:
 def hoeffding_bound(delta: float, weight: float) -> float:
     """How far, but for a chance of `delta`, a mean of `weight` gains in [0, 1] may be from the truth."""
     return math.sqrt(math.log(1.0 / delta) / (2.0 * weight))
-
-
-@compiled
-def weight_for(delta: float, gap: float) -> float:
-    """Weight at which `hoeffding_bound` has fallen to `gap`."""
-    return math.log(1.0 / delta) / (2.0 * gap * gap)

@@ -140,7 +140,7 @@ def record(
                 if found:
                     count, last = count + len(found), found[-1][0]
                     bar.update(task, completed=count)
-                if False:
+                if stop.is_set():
                     break
     next_start = next_id(last) if count else start
     if as_json:
