@@ -34,8 +34,7 @@ import numpy as np
 from mintalib import core as ta
 from rich.progress import track
 
-from streams import Close, ConnectionLost, Signal, StreamError, encode
-from streams.client import Client
+from streams import Client, Close, ConnectionLost, Signal, StreamError, encode
 
 EXCHANGE = ZoneInfo("America/New_York")
 OPEN, CLOSE = time(9, 30), time(16)

@@ -3,8 +3,7 @@
 import argparse
 import sys
 
-from streams import Decision, StreamError
-from streams.client import Client
+from streams import Client, Decision, StreamError
 
 
 def line(decision: Decision) -> str:

@@ -29,8 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.report import Report
-from streams import Decision, Keys, Outcome, Signal, StreamError, connect
-from streams.client import Client
+from streams import Client, Decision, Keys, Outcome, Signal, StreamError, connect
 
 BOT = Path(__file__).with_name("bot.py")
 FREQUENCIES = {"daily": ["daily"], "hourly": ["hourly"], "both": ["daily", "hourly"]}
@@ -41,7 +40,7 @@ PATIENCE_S = 60.0  # without anything new
 
 
 class DemoError(Exception):
-    """Something went wrong; the message says what, and where to look."""
+    """Something went wrong; the message says what."""
 
 
 class Child:

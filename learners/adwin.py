@@ -33,13 +33,13 @@ def used_size(windows: Floats) -> int:
 
 
 @compiled
-def _drop_oldest(window: Floats, bucket: int) -> None:
-    """Remove the first bucket of the row that starts at `bucket`."""
-    last = int(window[bucket]) - 1
-    for k in range(last):
-        window[bucket + 1 + k] = window[bucket + 2 + k]
-        window[bucket + 1 + _SLOTS + k] = window[bucket + 2 + _SLOTS + k]
-    window[bucket] = last
+def _drop_oldest(window: Floats, bucket: int, count: int) -> None:
+    """Remove the first `count` buckets of the row that starts at `bucket`."""
+    left = int(window[bucket]) - count
+    for k in range(left):
+        window[bucket + 1 + k] = window[bucket + 1 + count + k]
+        window[bucket + 1 + _SLOTS + k] = window[bucket + 1 + count + _SLOTS + k]
+    window[bucket] = left
 
 
 @compiled
@@ -47,7 +47,7 @@ def _forget(window: Floats) -> None:
     """Take the oldest bucket out of the window."""
     row = int(window[_USED]) - 1
     at = _HEAD + row * _ROW
-    n = 2.0**row
+    n = float(1 << row)
     total = window[at + 1]
     mean = total / n
     window[_WIDTH] -= n
@@ -55,7 +55,7 @@ def _forget(window: Floats) -> None:
     width = window[_WIDTH]
     apart = mean - window[_TOTAL] / width
     window[_VARIANCE] -= window[at + 1 + _SLOTS] + n * width * apart * apart / (n + width)
-    _drop_oldest(window, at)
+    _drop_oldest(window, at, 1)
     if window[at] == 0.0:
         window[_USED] -= 1.0
 
@@ -77,6 +77,7 @@ def _insert(window: Floats, value: float) -> None:
         window[_VARIANCE] += (width - 1.0) * apart * apart / width
     window[_TOTAL] += value
     row = 0
+    n = 1.0
     at = _HEAD
     while window[at] == _SLOTS:
         if row + 1 == ROWS:
@@ -86,16 +87,15 @@ def _insert(window: Floats, value: float) -> None:
         if row + 1 == int(window[_USED]):
             window[_USED] += 1.0
             window[above] = 0.0
-        n = 2.0**row
         apart = window[at + 1] / n - window[at + 2] / n
         slot = above + 1 + int(window[above])
         window[slot] = window[at + 1] + window[at + 2]
         variance = window[at + 1 + _SLOTS] + window[at + 2 + _SLOTS]
         window[slot + _SLOTS] = variance + n * n * apart * apart / (n + n)
         window[above] += 1.0
-        _drop_oldest(window, at)
-        _drop_oldest(window, at)
+        _drop_oldest(window, at, 2)
         row += 1
+        n *= 2.0
         at = above
 
 
@@ -111,7 +111,7 @@ def _cut(window: Floats, delta: float) -> int:
     u1 = window[_TOTAL]
     for row in range(int(window[_USED]) - 1, -1, -1):
         at = _HEAD + row * _ROW
-        n = 2.0**row
+        n = float(1 << row)
         for k in range(int(window[at])):
             n0 += n
             n1 -= n

@@ -21,15 +21,17 @@ from learners.forest_layout import (
     DRIFTS,
     FEATURES,
     RANDOM,
-    RATE,
+    HEAD_NUMBERS,
     VOTING,
     WARNING_DELTA,
     WARNINGS,
+    WEIGHTS,
     Forest,
     allocate,
     view,
 )
 from learners.hoeffding import DELTA, GRACE, NODES, TAU, TRACKERS, per_leaf
+from learners.splitmix import poisson_table
 
 UNKNOWN_VOTES = (math.nan, math.nan)
 _SMALL = ("head", "numbers", "pool", "members", "records", "counts")
@@ -111,7 +113,8 @@ class AdaptiveRandomForest(base.Classifier):
         self._words, self._numbers = allocate(n_models, max_nodes, max_active_leaves, max_inputs)
         self._words[RANDOM] = seed
         self._numbers[[GRACE, DELTA, TAU]] = grace_period, delta, tau
-        self._numbers[[WARNING_DELTA, DRIFT_DELTA, RATE]] = warning_delta, drift_delta, rate
+        self._numbers[[WARNING_DELTA, DRIFT_DELTA]] = warning_delta, drift_delta
+        self._numbers[WEIGHTS:HEAD_NUMBERS] = poisson_table(rate)
         self._row = np.full(max_inputs, math.nan)
         self._filled = 0
         self._name([])

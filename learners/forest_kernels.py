@@ -14,11 +14,11 @@ from learners.forest_layout import (
     DRIFTS,
     FEATURES,
     GROWING,
+    HEAD_NUMBERS,
     LOSS,
     LOSS_WEIGHT,
     N_TREES,
     RANDOM,
-    RATE,
     RETURN,
     RETURN_SEEN,
     STOP,
@@ -27,6 +27,7 @@ from learners.forest_layout import (
     VOTING,
     WARNING_DELTA,
     WARNINGS,
+    WEIGHTS,
     Forest,
     tree_at,
     view,
@@ -37,7 +38,7 @@ from learners.hoeffding import (
     INHERITED_WEIGHT,
     RETURN_MEAN,
     RETURN_WEIGHT,
-    SETTINGS,
+    SETTINGS_AND_ROOM,
     STOP_MEAN,
     STOP_WEIGHT,
     find,
@@ -69,6 +70,7 @@ _SOURCES = sources(
 
 
 _view = compiled(view)
+_tree_at = compiled(tree_at)
 
 
 @compiled
@@ -95,7 +97,7 @@ def _plant_all(forest: Forest) -> None:
     for m in range(forest.head[N_TREES]):
         forest.members[m, VOTING] = 2 * m
         _restart_record(forest.records[m])
-        plant(tree_at(forest, 2 * m), forest.head[FEATURES], random)
+        plant(_tree_at(forest, 2 * m), forest.head[FEATURES], random)
 
 
 @compiled
@@ -113,12 +115,12 @@ def _watch(forest: Forest, m: int, error: float) -> None:
     if adwin_update(windows[0], error, forest.numbers[WARNING_DELTA]):
         member[WARNINGS] += 1
         member[GROWING] = 1
-        plant(tree_at(forest, spare), forest.head[FEATURES], forest.head[RANDOM:])
+        plant(_tree_at(forest, spare), forest.head[FEATURES], forest.head[RANDOM:])
         windows[0] = 0.0
     if adwin_update(windows[1], error, forest.numbers[DRIFT_DELTA]):
         member[DRIFTS] += 1
         if member[GROWING] == 0:
-            plant(tree_at(forest, spare), forest.head[FEATURES], forest.head[RANDOM:])
+            plant(_tree_at(forest, spare), forest.head[FEATURES], forest.head[RANDOM:])
         forest.counts[member[VOTING]] = 0
         member[VOTING] = spare
         member[GROWING] = 0
@@ -145,7 +147,7 @@ def _entries(sources: str):  # type: ignore[no-untyped-def]
         expected = 0.0
         stop = 0.0
         for m in range(words[N_TREES]):
-            tree = tree_at(forest, forest.members[m, VOTING])
+            tree = _tree_at(forest, forest.members[m, VOTING])
             i = find(tree, row)
             leaf = tree.numbers[i]
             base, bayes = votes(tree, i, row)
@@ -176,7 +178,8 @@ def _entries(sources: str):  # type: ignore[no-untyped-def]
         forest = _view(words, numbers)
         if forest.counts[forest.members[0, VOTING], 0] == 0:
             _plant_all(forest)
-        settings = numbers[:SETTINGS]
+        settings = numbers[:SETTINGS_AND_ROOM]
+        table = numbers[WEIGHTS:HEAD_NUMBERS]
         features = words[FEATURES]
         random = forest.head[RANDOM:]
         weights = 0.0
@@ -184,8 +187,8 @@ def _entries(sources: str):  # type: ignore[no-untyped-def]
         mean_log_odds = 0.0
         for m in range(words[N_TREES]):
             member = forest.members[m]
-            weight = float(poisson(random, numbers[RATE]))
-            tree = tree_at(forest, member[VOTING])
+            weight = float(poisson(random, table))
+            tree = _tree_at(forest, member[VOTING])
             i = walk(tree, row, won, weight)
             leaf = tree.numbers[i]
             base, bayes = votes(tree, i, row)
@@ -200,7 +203,7 @@ def _entries(sources: str):  # type: ignore[no-untyped-def]
             learn_outcome(tree, i, weight, return_pct, stopped)
             learn(tree, i, row, base, bayes, won, weight, settings, features, random)
             if member[GROWING] == 1:
-                tree = tree_at(forest, 4 * m + 1 - member[VOTING])
+                tree = _tree_at(forest, 4 * m + 1 - member[VOTING])
                 i = walk(tree, row, won, weight)
                 base, bayes = votes(tree, i, row)
                 learn_outcome(tree, i, weight, return_pct, stopped)

@@ -9,19 +9,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from learners import adwin, logit_pool
-from learners.hoeffding import NODE_NUMBERS, NODE_WORDS, SETTINGS, TREE_COUNTS, Tree
+from learners import adwin, logit_pool, splitmix
+from learners.hoeffding import NODE_NUMBERS, NODE_WORDS, SETTINGS_AND_ROOM, TREE_COUNTS, Tree
 from learners.hoeffding_leaf import TRACKER
-from learners.native import Floats, Ints, compiled
+from learners.native import Floats, Ints
 
 # Head of the words: the bounds, then what changes.
 N_TREES, N_NODES, N_TRACKERS, N_TRACKED, FEATURES, RANDOM = range(6)
 HEAD_WORDS = 6
 # Head of the numbers, after the settings of growth.
-WARNING_DELTA, DRIFT_DELTA, RATE, RETURN_SEEN, RETURN, STOP_SEEN, STOP = range(
-    SETTINGS, SETTINGS + 7
+WARNING_DELTA, DRIFT_DELTA, RETURN_SEEN, RETURN, STOP_SEEN, STOP, WEIGHTS = range(
+    SETTINGS_AND_ROOM, SETTINGS_AND_ROOM + 7
 )
-HEAD_NUMBERS = SETTINGS + 7
+HEAD_NUMBERS = WEIGHTS + splitmix.MOST  # the Poisson weights' table
 # Words of a member: which of its two slots votes, whether the other one grows in the background, counts.
 VOTING, GROWING, WARNINGS, DRIFTS = range(4)
 MEMBER_WORDS = 4
@@ -90,7 +90,6 @@ def view(words: Ints, numbers: Floats) -> Forest:
     )
 
 
-@compiled
 def tree_at(forest: Forest, slot: int) -> Tree:
     """View of the tree in `slot`."""
     return Tree(

@@ -12,8 +12,6 @@ no longer splits, while its leaves go on learning, until drift replaces the tree
 import math
 from typing import NamedTuple
 
-import numpy as np
-
 from learners.hoeffding_leaf import (
     base_rate,
     log_loss,
@@ -46,9 +44,10 @@ NODE_NUMBERS = 10
 # Counts of a tree.
 NODES, TRACKERS = range(2)
 TREE_COUNTS = 2
-# Settings of growth.
+# Settings of growth, followed by room for two split proposals: kernels allocate nothing.
 GRACE, DELTA, TAU = range(3)
 SETTINGS = 3
+SETTINGS_AND_ROOM = SETTINGS + 2 * PROPOSAL
 
 INHERITED_WEIGHT = 30.0  # of a parent's mean return and stop rate in a new leaf
 _REVIVAL = 2.0
@@ -228,9 +227,9 @@ def _try_split(tree: Tree, i: int, settings: Floats, features: int, random: Ints
         return
     t = tree.nodes[i, TRACKED]
     before = entropy(lost, won)
-    best = np.empty(PROPOSAL)
+    best = settings[SETTINGS : SETTINGS + PROPOSAL]
+    proposal = settings[SETTINGS + PROPOSAL :]
     best[GAIN] = -math.inf
-    proposal = np.empty(PROPOSAL)
     second = -math.inf
     feature = NONE
     for j in range(tree.tracked[t, 0]):

@@ -24,6 +24,7 @@ PRIOR_WEIGHT = 1.0  # the same for a leaf's base rate, towards even odds
 MIX_RATE = 0.03  # log odds of naive Bayes against the base rate, per nat it was better
 WORST = 1e-4  # one event never counts as worse than this probability
 LARGEST = 1e100  # beyond it, as for NaN, a value is taken as missing
+_CONSTANT = 1e-100  # a variance below it is none
 _FURTHEST = 30.0
 
 
@@ -61,18 +62,22 @@ def naive_bayes(tracked: Ints, trackers: Floats, row: Floats, lost: float, won: 
         m1 = trackers[j, PER_CLASS + MEAN]
         s0 = max(trackers[j, SQUARES], 0.0)  # rounding may leave it below
         s1 = max(trackers[j, PER_CLASS + SQUARES], 0.0)
-        share = n1 / n
+        w0 = n0 + POOLED_WEIGHT
+        w1 = n1 + POOLED_WEIGHT
+        inverse = 1.0 / (n * w0 * w1)  # divisions are what takes the time here
+        share = n1 * w0 * w1 * inverse
         apart = m1 - m0
-        pooled = (s0 + s1) / n + apart * apart * share * (1.0 - share)
-        if pooled <= 0.0:
+        pooled = (s0 + s1) * w0 * w1 * inverse + apart * apart * share * (1.0 - share)
+        if pooled <= _CONSTANT:
             continue
         mean = m0 + apart * share
-        d0 = x - (m0 * n0 + mean * POOLED_WEIGHT) / (n0 + POOLED_WEIGHT)
-        d1 = x - (m1 * n1 + mean * POOLED_WEIGHT) / (n1 + POOLED_WEIGHT)
-        v0 = (s0 + pooled * POOLED_WEIGHT) / (n0 + POOLED_WEIGHT)
-        v1 = (s1 + pooled * POOLED_WEIGHT) / (n1 + POOLED_WEIGHT)
-        odds += 0.5 * (d0 * d0 / v0 - d1 * d1 / v1)
-        spread *= v0 / v1
+        d0 = x - (m0 * n0 + mean * POOLED_WEIGHT) * n * w1 * inverse
+        d1 = x - (m1 * n1 + mean * POOLED_WEIGHT) * n * w0 * inverse
+        v0 = (s0 + pooled * POOLED_WEIGHT) * n * w1 * inverse
+        v1 = (s1 + pooled * POOLED_WEIGHT) * n * w0 * inverse
+        inverse = 1.0 / (v0 * v1)
+        odds += 0.5 * (d0 * d0 * v1 - d1 * d1 * v0) * inverse
+        spread *= v0 * v0 * inverse
         if spread < 1e-100 or spread > 1e100:
             odds += 0.5 * math.log(spread)
             spread = 1.0

@@ -16,13 +16,17 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+# Kernels only ever look into arrays that Python owns. Without numba's runtime they allocate nothing and count no references,
+# which took a third of the time.
+_HOW = {"error_model": "numpy", "_nrt": False}
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def compiled(kernel: Callable[P, R]) -> Callable[P, R]:
     """Compile `kernel` as a part of the entries that call it."""
-    return cast(Callable[P, R], numba.njit(error_model="numpy")(kernel))
+    return cast(Callable[P, R], numba.njit(**_HOW)(kernel))
 
 
 def entry(kernel: Callable[P, R]) -> Callable[P, R]:
@@ -32,9 +36,9 @@ def entry(kernel: Callable[P, R]) -> Callable[P, R]:
     over `sources`, the digest of all files it is made of, or an upgrade could run old code.
     """
     try:
-        return cast(Callable[P, R], numba.njit(cache=True, error_model="numpy")(kernel))
+        return cast(Callable[P, R], numba.njit(cache=True, **_HOW)(kernel))
     except RuntimeError:  # numba found nowhere to keep a cache
-        return cast(Callable[P, R], numba.njit(error_model="numpy")(kernel))
+        return cast(Callable[P, R], numba.njit(**_HOW)(kernel))
 
 
 def sources(*modules: str) -> str:

@@ -7,13 +7,13 @@ import math
 
 import numpy as np
 
-from learners.native import Ints, compiled
+from learners.native import Floats, Ints, compiled
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _UNIT = 1.0 / 2.0**53
-_MOST = 64
+MOST = 32  # the most a draw can give
 
 
 @compiled
@@ -28,15 +28,23 @@ def uniform(state: Ints) -> float:
     return float(z >> np.uint64(11)) * _UNIT
 
 
+def poisson_table(rate: float) -> Floats:
+    """Cumulative probabilities of Poisson(`rate`) up to `MOST`, for `poisson`."""
+    probability = math.exp(-rate)
+    table = np.empty(MOST)
+    total = 0.0
+    for k in range(MOST):
+        total += probability
+        table[k] = total
+        probability *= rate / (k + 1)
+    return table
+
+
 @compiled
-def poisson(state: Ints, rate: float) -> int:
-    """Draw from Poisson(`rate`), by inversion: one uniform draw each."""
+def poisson(state: Ints, table: Floats) -> int:
+    """Draw from the Poisson distribution of `table`, by inversion: one uniform draw each."""
     u = uniform(state)
-    p = math.exp(-rate)
-    total = p
     k = 0
-    while u >= total and k < _MOST:
+    while k < MOST and u >= table[k]:
         k += 1
-        p *= rate / k
-        total += p
     return k

@@ -47,7 +47,7 @@ def folder(config: Config) -> Iterator[Diagnosis]:
             yield Diagnosis("ok", "snapshot key", f"{path}, to be made at the first start")
         return
     mode = stat.S_IMODE(path.stat().st_mode)
-    if False:
+    if mode & 0o077:
         seen = f"{path} has mode {mode:04o}: others can get at it"
         yield Diagnosis("problem", "snapshot key", seen, f"chmod 600 '{path}'")
     else:

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streams import Close, Keys, Signal, connect, decode, encode
-from streams.client import Client
+from streams import Client, Close, Keys, Signal, connect, decode, encode
 
 PATH = Path(__file__).parents[2] / "examples" / "bot.py"
 

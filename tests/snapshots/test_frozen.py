@@ -1,3 +1,4 @@
+import math
 import os
 import subprocess
 import sys
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from snapshots import SnapshotUnsupported, digest, freeze, read, state_digest, thaw
 from tests.snapshots.trained import HALF, SAMPLES, encoded, train, untrained
@@ -26,8 +27,10 @@ def in_another_process(hash_seed: int, *arguments: Path) -> list[str]:
     return done.stdout.split()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(trees)
+@example({"floats": [math.nan, -math.nan, math.inf, -math.inf, -0.0, 5e-324]})
+@example({"ints": [2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**400]})
 def test_any_tree_comes_back_as_it_was(tree: dict[str, object]) -> None:
     snapshot = read(encoded(tree), KEY)
     assert same(tree, snapshot.tree)
@@ -35,7 +38,7 @@ def test_any_tree_comes_back_as_it_was(tree: dict[str, object]) -> None:
     assert state_digest(tree) == snapshot.manifest.state_digest
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(trees)
 def test_a_frozen_tree_has_the_digest_of_the_live_one(tree: dict[str, object]) -> None:
     assert digest(tree) == digest(thaw(freeze(tree)))
