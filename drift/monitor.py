@@ -1,18 +1,21 @@
-"""A monitor over a series of log losses that alarms when they rise."""
+"""Monitors over series of log losses that alarm when they rise."""
 
-from collections.abc import Mapping
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from math import log
 from typing import cast
 
-from river.drift import ADWIN
+import numpy as np
+from numpy.typing import NDArray
+
+from drift.adwin import CHANGE, HEAD, ROW, SIZE, USED, watch
+from drift.native import ready
 
 MAX_LOSS = log(1000)
 """Losses are cut here: that of a probability of one in a thousand."""
 
 
-class DriftMonitor:
-    """ADWIN (Bifet and Gavaldà 2007) over one series' log loss, alarming on rising error only.
+class DriftMonitors:
+    """ADWIN (Bifet and Gavaldà 2007) over each series' log loss, alarming on rising error only.
 
     ADWIN finds a cut in its window at which the mean before and the mean after differ by more
     than chance allows, and forgets what was before. Of its bound only the lower-order term takes
@@ -21,29 +24,74 @@ class DriftMonitor:
 
     Parameters
     ----------
+    names
+        The series, in the order of their losses.
     delta
         The chance of a false alarm that ADWIN's test is set to, in (0, 1).
     """
 
+    def __init__(self, names: Sequence[str], delta: float = 0.002) -> None:
+        self.names = list(names)
+        self.delta = delta
+        self._alarms = [0] * len(self.names)
+        self._windows = np.zeros(len(self.names) * SIZE)
+        ready(watch)
+
+    @property
+    def detections(self) -> dict[str, int]:
+        """Alarms so far, by series."""
+        return dict(zip(self.names, self._alarms, strict=True))
+
+    def update(self, losses: NDArray[np.float64]) -> list[str]:
+        """Take in each series' loss, in nats, of shape (series,); the names of those that have risen.
+
+        NaN is no loss: that series is left as it is.
+        """
+        if len(losses) != len(self.names):
+            raise ValueError(f"{len(losses)} losses for {len(self.names)} series")
+        if not watch(self._windows, losses, MAX_LOSS, self.delta):
+            return []
+        risen = np.flatnonzero(self._windows[CHANGE::SIZE] == 1.0).tolist()
+        for i in risen:
+            self._alarms[i] += 1
+        return [self.names[i] for i in risen]
+
+    def state(self) -> dict[str, object]:
+        """All that `restore` needs; `windows` has shape (series, numbers in use of a window)."""
+        windows = self._windows.reshape(-1, SIZE)
+        used = HEAD + int(windows[:, USED].max(initial=0.0)) * ROW
+        return {"detections": list(self._alarms), "windows": windows[:, :used].copy()}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go on exactly as the monitors, of the same series, whose `state` this is."""
+        saved = cast(NDArray[np.float64], state["windows"])
+        self._windows[:] = 0.0
+        self._windows.reshape(-1, SIZE)[:, : saved.shape[1]] = saved
+        self._alarms = list(cast(list[int], state["detections"]))
+
+
+class DriftMonitor:
+    """The same over a single series."""
+
     def __init__(self, delta: float = 0.002) -> None:
         self.delta = delta
-        self.detections = 0
+        self._monitors = DriftMonitors(["loss"], delta)
+        self._loss = np.zeros(1)
+
+    @property
+    def detections(self) -> int:
         """Alarms so far."""
-        self._adwin = ADWIN(delta=delta)  # type: ignore[no-untyped-call]  # River's, untyped
+        return self._monitors.detections["loss"]
 
     def update(self, loss: float) -> bool:
         """Take in one loss, in nats; True when the losses have risen."""
-        before = self._adwin.estimation
-        self._adwin.update(min(max(loss, 0.0), MAX_LOSS))  # type: ignore[no-untyped-call]
-        rising = bool(self._adwin.drift_detected) and self._adwin.estimation > before
-        self.detections += rising
-        return rising
+        self._loss[0] = loss
+        return bool(self._monitors.update(self._loss))
 
     def state(self) -> dict[str, object]:
-        """All that `restore` needs. River's ADWIN has no plain form: it is an opaque leaf."""
-        return {"detections": self.detections, "adwin": deepcopy(self._adwin)}
+        """All that `restore` needs."""
+        return self._monitors.state()
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Go on exactly as the monitor whose `state` this is."""
-        self.detections = cast(int, state["detections"])
-        self._adwin = deepcopy(cast(ADWIN, state["adwin"]))
+        self._monitors.restore(state)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.core import Core
 from snapshots import Manifest, PassedOver, SnapshotIncompatible, SnapshotStore
-from streams import START, Entry, RawEntry, RedisTransport, read_entry
+from streams import START, Entry, RawEntry, RedisTransport, order, read_entry
 
 
 class RecoveryError(Exception):
@@ -52,6 +52,18 @@ def read_raw(raw: RawEntry) -> Entry:
     return read_entry(raw.id, raw.data)
 
 
+def unusable(manifest: Manifest, transport: RedisTransport) -> str | None:
+    """Why recovery can't start from this snapshot; None when it can."""
+    checkpoint, position = transport.checkpoint(), manifest.position or START
+    if manifest.lineage != checkpoint.lineage:
+        return f"it belongs to another stream history, {manifest.lineage}"
+    if order(position) > order(checkpoint.position):
+        return f"it is at {position}, ahead of the checkpoint {checkpoint.position}"
+    if checkpoint.position != START and not transport.reaches_back_to(position):
+        return f"the stream no longer reaches back to its position {position}"
+    return None
+
+
 def recover(
     transport: RedisTransport,
     store: SnapshotStore,
@@ -74,18 +86,10 @@ def recover(
     checkpoint = transport.checkpoint()
     passed_over: list[PassedOver] = []
 
-    def unusable(manifest: Manifest) -> str | None:
-        """Why a snapshot of this shard can't be the start."""
-        if manifest.lineage != checkpoint.lineage:
-            return f"it belongs to another stream history, {manifest.lineage}"
-        position = manifest.position or START
-        if order(position) > order(checkpoint.position):
-            return f"it is at {position}, ahead of the checkpoint {checkpoint.position}"
-        if checkpoint.position != START and not transport.reaches_back_to(position):
-            return f"the stream no longer reaches back to its position {position}"
-        return None
-
-    for found in store.newest(config_digest=new_core().config.digest, usable=unusable):
+    for found in store.newest(
+        config_digest=new_core().config.digest,
+        usable=lambda manifest: unusable(manifest, transport),
+    ):
         if isinstance(found, PassedOver):
             passed_over.append(found)
             continue
@@ -146,9 +150,3 @@ def _reapply(
         after = entries[-1].id
         keep_lease()
     return count
-
-
-def order(position: str) -> tuple[int, int]:
-    """A stream ID as what it is ordered by."""
-    time, _, sequence = position.partition("-")
-    return int(time), int(sequence or 0)

@@ -15,9 +15,8 @@ import structlog
 from engine.config import SnapshotConfig
 from engine.core import Core
 from engine.metrics import Metrics
-from engine.recovery import order
 from snapshots import Frozen, SnapshotError, SnapshotInfo, SnapshotStore, encode, freeze
-from streams import START, Lease, RedisTransport, SnapshotNotice
+from streams import START, Lease, RedisTransport, SnapshotNotice, order
 from streams import encode as encode_event
 
 TAPE = "tape"

@@ -8,6 +8,7 @@ probabilities, `mixture` makes one of them, `returns` adds the expected return a
 from learners.booster import Booster, ModelTextError, Scorer
 from learners.encoding import FeatureEncoder, pad
 from learners.experts import BaseRate, ExpertError, ExpertSpec
+from learners.forest import warm_up
 from learners.history import History
 from learners.mixture import Mixture
 from learners.panel import ExpertPanel
@@ -34,4 +35,5 @@ __all__ = [
     "Scorer",
     "fit",
     "pad",
+    "warm_up",
 ]

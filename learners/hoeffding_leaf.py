@@ -23,7 +23,7 @@ POOLED_WEIGHT = 4.0  # how many observations' weight of the pooled Gaussian each
 PRIOR_WEIGHT = 1.0  # the same for a leaf's base rate, towards even odds
 MIX_RATE = 0.03  # log odds of naive Bayes against the base rate, per nat it was better
 WORST = 1e-4  # one event never counts as worse than this probability
-LARGEST = 1e100  # beyond it, as for NaN, a value is taken as missing
+LARGEST = 1e50  # beyond it, as for NaN, a value is taken as missing
 _CONSTANT = 1e-100  # a variance below it is none
 _FURTHEST = 30.0
 

@@ -38,7 +38,15 @@ from streams.events import (
 from streams.keys import Keys, shard_of
 from streams.protocol import Receipt
 from streams.tape import Tape, write_tape
-from streams.transport import START, Checkpoint, Commit, Lease, RawEntry, RedisTransport
+from streams.transport import (
+    START,
+    Checkpoint,
+    Commit,
+    Lease,
+    RawEntry,
+    RedisTransport,
+    order,
+)
 
 __all__ = [
     "START",
@@ -81,6 +89,7 @@ __all__ = [
     "dead",
     "decode",
     "encode",
+    "order",
     "read_entry",
     "shard_of",
     "write_tape",

@@ -262,10 +262,10 @@ class RedisTransport:
         before `position`. On Redis 6.2 only our own trimming can be known of for `START`, and
         single deletions not at all.
         """
-        stream, wanted = self._input(), _order(position)
-        if wanted >= _order(stream.last):
-            return wanted == _order(stream.last)
-        if wanted < max(_order(stream.deleted), _order(self.checkpoint().trimmed)):
+        stream, wanted = self._input(), order(position)
+        if wanted >= order(stream.last):
+            return wanted == order(stream.last)
+        if wanted < max(order(stream.deleted), order(self.checkpoint().trimmed)):
             return False
         if position == START:
             return stream.added in (None, stream.length)
@@ -327,7 +327,7 @@ class _Input(NamedTuple):
     added: int | None = None
 
 
-def _order(entry_id: str) -> tuple[int, int]:
+def order(entry_id: str) -> tuple[int, int]:
     """A stream ID as what it is ordered by."""
     milliseconds, _, sequence = entry_id.partition("-")
     return int(milliseconds), int(sequence)
@@ -338,7 +338,7 @@ def _by_stream(batch: Commit) -> tuple[list[str], list[str | bytes | int]]:
 
     The server can't undo a half of a batch, so what would fail there half-way fails here.
     """
-    if _order(batch.position) <= _order(batch.expected):
+    if order(batch.position) <= order(batch.expected):
         raise ValueError(f"a commit must go on: from {batch.expected} to {batch.position}")
     rows: dict[str, list[str | bytes]] = {}
     for stream, entry_id, data in batch.outputs:
@@ -347,7 +347,7 @@ def _by_stream(batch: Commit) -> tuple[list[str], list[str | bytes | int]]:
     for stream, row in rows.items():
         ids = cast(list[str], row[::2])
         if ids[0] != "*":
-            orders = [_order(entry_id) for entry_id in ids]
+            orders = [order(entry_id) for entry_id in ids]
             if any(one >= other for one, other in pairwise(orders)):
                 raise ValueError(f"the IDs for {stream} don't increase")
         elif ids.count("*") != len(ids):

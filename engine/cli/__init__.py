@@ -21,6 +21,7 @@ app = typer.Typer(
     help="A streaming online-learning engine for trading bots.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 live.add_to(app)

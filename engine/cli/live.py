@@ -17,6 +17,7 @@ from engine.cli.options import (
     AddressOption,
     ConfigOption,
     JsonOption,
+    busy,
     note,
     print_json,
     print_table,
@@ -31,6 +32,7 @@ from engine.replay import replay as replay_tape
 from engine.snapshotting import TAPE, take, to_bytes
 from engine.status import status as read_status
 from engine.worker import Worker
+from learners import warm_up
 from streams.connection import connect
 from streams.tape import Tape
 
@@ -68,6 +70,8 @@ def run(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     metrics = Metrics()
+    with busy("compiling, at the first start only"):
+        warm_up()
     with (
         connect(chosen.stream.address) as connection,
         new_worker(chosen, connection, metrics, stop, start_from) as worker,
@@ -115,6 +119,8 @@ def replay(
     """
     chosen = settings(config)
     tape = Tape(*tapes)
+    with busy("compiling, at the first start only"):
+        warm_up()
     with process_fitter() as fitter, progress() as bar:
         core = new_core(chosen, fitter)
         task = bar.add_task("replaying", total=1.0)

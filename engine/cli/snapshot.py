@@ -18,7 +18,7 @@ from engine.cli.options import (
     settings,
 )
 from engine.config import Config
-from engine.doctor.snapshots import unusable
+from engine.recovery import unusable
 from snapshots import (
     PassedOver,
     SnapshotDamaged,

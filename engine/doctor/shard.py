@@ -12,7 +12,7 @@ from streams.connection import Connection
 from streams.errors import EventError
 from streams.events import Dead, decode_output, read_entry
 from streams.keys import Keys
-from streams.transport import GROUP, START, RedisTransport
+from streams.transport import GROUP, START, RedisTransport, order
 
 _AHEAD = timedelta(minutes=1)
 _BEHIND_BATCHES = 20
@@ -76,7 +76,7 @@ def progress(shard: Shard) -> Iterator[Diagnosis]:
         yield Diagnosis("warning" if lag else "ok", "lag", seen, mend)
         return
     position = checkpoint.position
-    if _order(position) > _order(last):
+    if order(position) > order(last):
         seen = f"committed up to {position}, but the input ends at {last}"
         mend = "the server lost its newest data: put back newer files of it if there are any"
         yield Diagnosis("problem", "checkpoint", seen, mend)
@@ -142,9 +142,3 @@ def _newest(shard: Shard, key: str) -> bytes | None:
         shard.connection.retrying(lambda: redis.xrevrange(key, count=1)),
     )
     return rows[0][1].get(b"e") if rows else None
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    """A stream ID as what it is ordered by."""
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence or 0)

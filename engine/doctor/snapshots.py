@@ -8,21 +8,9 @@ from datetime import UTC, datetime, timedelta
 from engine.bootstrap import KEY_FILE, store_of
 from engine.config import Config
 from engine.doctor.diagnosis import Diagnosis, from_error
-from engine.recovery import order
-from snapshots import Manifest, PassedOver, Snapshot, SnapshotError, libraries, state_digest
+from engine.recovery import unusable
+from snapshots import PassedOver, Snapshot, SnapshotError, libraries, state_digest
 from streams import START, RedisTransport
-
-
-def unusable(manifest: Manifest, transport: RedisTransport) -> str | None:
-    """Why recovery could not start from this snapshot; None when it could."""
-    checkpoint, position = transport.checkpoint(), manifest.position or START
-    if manifest.lineage != checkpoint.lineage:
-        return f"it belongs to another stream history, {manifest.lineage}"
-    if order(position) > order(checkpoint.position):
-        return f"it is at {position}, ahead of the checkpoint {checkpoint.position}"
-    if not transport.reaches_back_to(position):
-        return f"the stream no longer reaches back to its position {position}"
-    return None
 
 
 def folder(config: Config) -> Iterator[Diagnosis]:
