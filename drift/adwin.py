@@ -30,11 +30,13 @@ SIZE = HEAD + ROWS * ROW
 
 @compiled
 def _drop_oldest(window: Floats, row: int) -> None:
-    """Remove the first bucket of the row that starts at `row`."""
+    """Remove the first bucket of the row that starts at `row`; what isn't in use is zero."""
     last = int(window[row]) - 1
     for k in range(last):
         window[row + 1 + k] = window[row + 2 + k]
         window[row + 1 + _SLOTS + k] = window[row + 2 + _SLOTS + k]
+    window[row + 1 + last] = 0.0
+    window[row + 1 + _SLOTS + last] = 0.0
     window[row] = last
 
 
@@ -78,7 +80,6 @@ def _insert(window: Floats, value: float) -> None:
         above = at + ROW
         if row + 1 == int(window[USED]):
             window[USED] += 1.0
-            window[above] = 0.0
         n = 2.0**row
         apart = window[at + 1] / n - window[at + 2] / n
         slot = above + 1 + int(window[above])

@@ -36,6 +36,7 @@ from streams.events import (
     Signal,
     dead,
     encode,
+    trusted,
 )
 
 COUNTS = (
@@ -121,7 +122,8 @@ class Core:
     def _decide(self, entry_id: str, signal: Signal) -> OpenSignal:
         score = self.model.score(signal)
         verdict = decide(score.probability, signal.baseline, self.model.closes, self.config.policy)
-        decision = Decision.model_construct(
+        decision = trusted(
+            Decision,
             decision_id=entry_id,
             signal_id=signal.signal_id,
             ts=signal.ts,
@@ -132,7 +134,8 @@ class Core:
             risk=score.risk,
             size_multiplier=verdict.size_multiplier,
             reasons=verdict.reasons,
-            model=ModelRef.model_construct(
+            model=trusted(
+                ModelRef,
                 update=self.model.closes,
                 last_close=self.model.last_close,
                 champion=self.model.champion,
@@ -182,7 +185,8 @@ class Core:
         findings = self.model.learn(opened, close)
         self.counts["outcomes"] += 1
         self._out.append(
-            Outcome.model_construct(
+            trusted(
+                Outcome,
                 signal_id=close.signal_id,
                 ts=close.ts,
                 opened=opened.ts,
@@ -250,7 +254,8 @@ class Core:
     def _alert(self, ts: datetime, finding: Finding) -> None:
         self.counts["alerts"] += 1
         self._out.append(
-            Alert.model_construct(
+            trusted(
+                Alert,
                 ts=ts,
                 severity=finding.severity,
                 code=finding.code,
@@ -290,9 +295,9 @@ def chain(digest: str, decision: Decision) -> str:
     `decision_id` is left out: it is the transport's, so a tape and a stream with the same events
     have the same digest.
     """
-    fields = decision.__dict__
-    anonymous = Decision.model_construct(**{k: v for k, v in fields.items() if k != "decision_id"})
-    return hashlib.sha256(bytes.fromhex(digest) + encode(anonymous)).hexdigest()
+    data = encode(decision)
+    named = b'"decision_id":"%b",' % decision.decision_id.encode()
+    return hashlib.sha256(bytes.fromhex(digest) + data.replace(named, b"", 1)).hexdigest()
 
 
 def sign(control: Control, key: bytes) -> str:

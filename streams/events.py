@@ -396,10 +396,34 @@ def _plain(value: object) -> Any:
     raise TypeError(f"a {type(value).__name__} can't go on the wire")
 
 
+Wire = TypeVar("Wire", bound=BaseModel)
+_TEMPLATES: dict[type[BaseModel], dict[str, object]] = {}
+
+
 def encode(event: BaseModel) -> bytes:
     """Canonical bytes of an event: what goes on the wire, and what digests are taken over."""
     fields = {name: value for name, value in event.__dict__.items() if value is not None}
     return orjson.dumps(fields, _plain, orjson.OPT_UTC_Z)
+
+
+def trusted(model: type[Wire], /, **fields: object) -> Wire:
+    """An event whose fields are right by construction, ten times faster than checking them again.
+
+    For what the core itself puts out. Fields that are left out have their defaults, which every
+    model here has as plain values.
+    """
+    event = model.__new__(model)
+    values = _TEMPLATES.get(model)
+    if values is None:
+        values = _TEMPLATES[model] = {
+            name: None if field.is_required() else field.default
+            for name, field in model.model_fields.items()
+        }
+    object.__setattr__(event, "__dict__", values | fields)
+    object.__setattr__(event, "__pydantic_fields_set__", set(fields))
+    object.__setattr__(event, "__pydantic_extra__", None)
+    object.__setattr__(event, "__pydantic_private__", None)
+    return event
 
 
 def dead(stream: str, entry_id: str, reason: str, message: str, data: bytes) -> Dead:

@@ -8,12 +8,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.core import Core, sign
+from engine.core import Core, chain, sign
 from snapshots import digest, state_digest
 from streams import Alert, Control, Dead, Decision, Outcome, encode
 from tests.engine.histories import KEY, QUICK, at, close, entries, history, new_core, run, signal
 
 STREAM = entries(*history(260))
+
+
+DECISION: dict[str, object] = {
+    "decision_id": "1-1",
+    "signal_id": "a",
+    "ts": "2026-01-05T09:30:00Z",
+    "symbol": "S",
+    "action": "take",
+    "probability": 0.5,
+    "expected_return_pct": 0.0,
+    "risk": 0.5,
+    "size_multiplier": 1.0,
+    "reasons": ("warming_up",),
+    "model": {"update": 0, "last_close": None, "champion": None, "config": "0"},
+}
 
 
 def of_type(kind: type, outputs: list) -> list:
@@ -45,6 +60,23 @@ def test_every_close_is_learned_once_and_joined_to_its_decision():
     assert sorted(o.signal_id for o in outcomes) == sorted(decided)
     assert [o.update for o in outcomes] == list(range(1, len(outcomes) + 1))
     assert all(o.probability == decided[o.signal_id].probability for o in outcomes)
+
+
+def test_everything_put_out_keeps_the_contract():
+    outputs = run(new_core(), STREAM)
+    assert {type(output) for output in outputs} >= {Decision, Outcome, Alert}
+    for output in outputs:
+        assert type(output).model_validate_json(encode(output)) == output
+
+
+def test_the_decisions_digest_leaves_out_the_decision_id_alone():
+    one, other = (
+        Decision.model_validate(DECISION | change) for change in ({}, {"decision_id": "7-7"})
+    )
+    assert chain("00" * 32, one) == chain("00" * 32, other)
+    for change in ({"signal_id": "b"}, {"probability": 0.6}, {"reasons": ("x",)}):
+        changed = Decision.model_validate(DECISION | change)
+        assert chain("00" * 32, changed) != chain("00" * 32, one)
 
 
 def test_a_signal_sent_again_is_counted_and_not_decided_again():

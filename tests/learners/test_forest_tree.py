@@ -40,8 +40,9 @@ def grow(
 ) -> None:
     settings_ = np.zeros(ht.SETTINGS_AND_ROOM)
     settings_[[ht.GRACE, ht.DELTA, ht.TAU]] = grace, delta, tau
-    random = np.ones(1, np.int64)
     for row, won, weight in zip(rows, labels, weights, strict=True):
+        # The same draws each time: leaves track their features in one order. Ties go to the first.
+        random = np.ones(1, np.int64)
         i = ht.walk(tree, row, int(won), float(weight))
         base, bayes = ht.votes(tree, i, row)
         ht.learn(
