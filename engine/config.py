@@ -12,10 +12,12 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
 from engine.core_config import CoreConfig, Positive, Section
+from snapshots.format import MIN_KEY_BYTES
 
 DEFAULT_PATH = Path("closeloop.toml")
 
@@ -42,7 +44,7 @@ class WorkerConfig(Section):
 
     batch: Positive = Field(512, description="input entries in a commit, at most")
     lease_ms: Annotated[int, Field(ge=100)] = Field(
-        10_000, description="how long a silent worker keeps its shard"
+        1_500, description="how long a silent worker keeps its shard from a standby"
     )
 
 
@@ -56,7 +58,9 @@ class SnapshotConfig(Section):
         200_000, description="input entries kept even when the oldest snapshot covers them"
     )
     key: SecretStr | None = Field(
-        None, description="signs them; without one a key file is made in the folder"
+        None,
+        min_length=MIN_KEY_BYTES,
+        description="signs them; without one a key file is made in the folder",
     )
 
 
@@ -97,7 +101,9 @@ class Config(BaseSettings):
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
     control_key: SecretStr | None = Field(
-        None, description="signs control events; without one none is obeyed"
+        None,
+        min_length=MIN_KEY_BYTES,
+        description="signs control events; without one none is obeyed",
     )
     core: CoreConfig = CoreConfig()
 
@@ -133,10 +139,18 @@ def load_config(path: Path | None = None) -> Config:
         return _FromFile()
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source} is not TOML: {error}") from None
+    except SettingsError:
+        raise ConfigError(
+            "a table of settings in the environment is not JSON: write `{...}`, or one variable a"
+            " setting, as in CLOSELOOP_STREAM__ADDRESS"
+        ) from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        shown = "" if "key" in where else f"; got {first['input']!r}"
+        # A secret may stand where it doesn't belong: only what is known to be none is shown.
+        known = first["type"] != "extra_forbidden" and not where.endswith(("key", "address"))
+        value = first["input"]
+        shown = f"; got {value!r}" if known and isinstance(value, str | int | float) else ""
         origin = f"{source} or the environment" if source else "the environment"
         raise ConfigError(
             f"{origin}: setting `{where}`: {first['msg']}{shown};"

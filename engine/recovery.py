@@ -4,7 +4,7 @@ What can't be had exactly is never guessed at. A snapshot that doesn't fit is pa
 is kept to be told; when nothing reaches the checkpoint, `RecoveryError` says what can be done.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,18 @@ class Recovered:
     reapplied: int
     passed_over: list[PassedOver]
     as_published: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A state to apply entries to: the core at `position`.
+
+    `snapshot` is the file it was in; None: the state before the first entry.
+    """
+
+    core: Core
+    position: str
+    snapshot: str | None
 
 
 def read_raw(raw: RawEntry) -> Entry:
@@ -85,47 +97,99 @@ def recover(
     """
     checkpoint = transport.checkpoint()
     passed_over: list[PassedOver] = []
-
-    for found in store.newest(
-        config_digest=new_core().config.digest,
-        usable=lambda manifest: unusable(manifest, transport),
-    ):
-        if isinstance(found, PassedOver):
-            passed_over.append(found)
-            continue
-        core = new_core()
-        core.restore(found.tree)
-        position = found.manifest.position or START
-        reapplied = _reapply(transport, core, position, checkpoint.position, batch, keep_lease)
+    for base in _bases(store, new_core, lambda m: unusable(m, transport), passed_over):
+        core = base.core
+        reapplied = reapply(transport, core, base.position, checkpoint.position, batch, keep_lease)
         if checkpoint.decisions_digest in ("", core.decisions_digest):
             return Recovered(
-                core, checkpoint.position, checkpoint.lineage, found.name, reapplied, passed_over
+                core, checkpoint.position, checkpoint.lineage, base.snapshot, reapplied, passed_over
             )
         error = SnapshotIncompatible(
-            f"{found.name}: re-applying from there gives other decisions than were published"
+            f"{base.snapshot}: re-applying from there gives other decisions than were published"
         )
-        passed_over.append(PassedOver(Path(found.name), error))
+        passed_over.append(PassedOver(Path(base.snapshot or ""), error))
     if checkpoint.position == START and start_from is not None:
         core = new_core()
         found = store.load(start_from, config_digest=core.config.digest)
         core.restore(found.tree)
         return Recovered(core, START, checkpoint.lineage, found.name, 0, passed_over)
-    if checkpoint.position != START and not transport.reaches_back_to(START):
-        why = "; ".join(str(passed.error) for passed in passed_over) or "there is none"
-        raise RecoveryError(
-            f"no snapshot in {store.directory} can be used ({why}), and the stream doesn't reach"
-            f" back to its beginning (trimmed below {checkpoint.trimmed}); bring back a snapshot,"
-            " or the configuration and libraries it was made with"
-        )
+    if checkpoint.position != START:
+        _require_beginning(transport, store, passed_over)
     core = new_core()
-    reapplied = _reapply(transport, core, START, checkpoint.position, batch, keep_lease)
+    reapplied = reapply(transport, core, START, checkpoint.position, batch, keep_lease)
     same = checkpoint.decisions_digest in ("", core.decisions_digest)
     return Recovered(
         core, checkpoint.position, checkpoint.lineage, None, reapplied, passed_over, same
     )
 
 
-def _reapply(
+def base_before(
+    transport: RedisTransport,
+    store: SnapshotStore,
+    new_core: Callable[[], Core],
+    entry_id: str,
+) -> Base:
+    """The nearest state from which the one just before `entry_id` is reached by re-applying.
+
+    Raises `RecoveryError` when neither a snapshot nor the stream's beginning will do.
+    """
+
+    def no_use(manifest: Manifest) -> str | None:
+        position = manifest.position or START
+        if order(position) >= order(entry_id):
+            return f"it is at {position}, not before {entry_id}"
+        return unusable(manifest, transport)
+
+    passed_over: list[PassedOver] = []
+    for base in _bases(store, new_core, no_use, passed_over):
+        return base
+    _require_beginning(transport, store, passed_over)
+    return Base(new_core(), START, None)
+
+
+def entries_between(
+    transport: RedisTransport, after: str, until: str, batch: int
+) -> Iterator[Entry]:
+    """The entries after `after` up to `until`, as far as the stream has them."""
+    while entries := transport.read(after, batch):
+        for raw in entries:
+            if order(raw.id) > order(until):
+                return
+            yield read_raw(raw)
+        after = entries[-1].id
+
+
+def _bases(
+    store: SnapshotStore,
+    new_core: Callable[[], Core],
+    no_use: Callable[[Manifest], str | None],
+    passed_over: list[PassedOver],
+) -> Iterator[Base]:
+    """Each snapshot that can be used, newest first; the others are added to `passed_over`."""
+    for found in store.newest(config_digest=new_core().config.digest, usable=no_use):
+        if isinstance(found, PassedOver):
+            passed_over.append(found)
+            continue
+        core = new_core()
+        core.restore(found.tree)
+        yield Base(core, found.manifest.position or START, found.name)
+
+
+def _require_beginning(
+    transport: RedisTransport, store: SnapshotStore, passed_over: list[PassedOver]
+) -> None:
+    """Raise `RecoveryError` unless the stream reaches back to its beginning."""
+    if transport.reaches_back_to(START):
+        return
+    why = "; ".join(str(passed.error) for passed in passed_over) or "there is none"
+    raise RecoveryError(
+        f"no snapshot in {store.directory} can be used ({why}), and the stream doesn't reach"
+        f" back to its beginning (trimmed below {transport.checkpoint().trimmed}); bring back a"
+        " snapshot, or the configuration and libraries it was made with"
+    )
+
+
+def reapply(
     transport: RedisTransport,
     core: Core,
     after: str,
@@ -133,7 +197,10 @@ def _reapply(
     batch: int,
     keep_lease: Callable[[], None],
 ) -> int:
-    """Apply the entries after `after` up to `until`, publishing nothing; how many they were."""
+    """Apply the entries after `after` up to `until`, publishing nothing; how many they were.
+
+    Raises `RecoveryError` when they aren't all there.
+    """
     count = 0
     while after != until:
         entries = transport.read(after, batch)

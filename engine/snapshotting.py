@@ -5,7 +5,9 @@ happen on a thread of their own. The notice and the trimming of the input follow
 thread, once the file is safe.
 """
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter, time
@@ -94,60 +96,95 @@ class Snapshotter:
         self._metrics = metrics
         self._log = structlog.get_logger()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
-        self._writing: Future[tuple[SnapshotInfo, str]] | None = None
-        self._last_events = 0
+        self._writing: Future[SnapshotInfo] | None = None
+        # The newest snapshot that the world hasn't been told of, and the events at the last one.
+        self._untold: SnapshotInfo | None = None
+        self._last = 0
+        self._next = config.every
 
-    def due(self, core: Core) -> bool:
-        """Whether it is time for the next one, and the last one is written."""
-        passed = core.counts["events"] - self._last_events
-        return self._writing is None and passed >= self._config.every
+    def go_on_from(self, events: int) -> None:
+        """Count from here: so many events are behind us, and there are snapshots of them."""
+        self._last, self._next = events, events + self._config.every
+
+    def due(self, core: Core, lineage: str, leading: bool) -> bool:
+        """Whether it is time to take one.
+
+        One that a standby has taken counts as ours. While there is a standby, the leader gives it
+        the time to.
+        """
+        events, every = core.counts["events"], self._config.every
+        if self._writing is not None or events < self._next:
+            return False
+        if leading and self._transport.has_standby():
+            theirs = self._kept(lineage)
+            if theirs and theirs[0].manifest.events > self._last:
+                self._untold = theirs[0]
+                self.go_on_from(theirs[0].manifest.events)
+                return False
+            if events < self._last + 2 * every:
+                self._next = events + every // 10
+                return False
+        return True
 
     def begin(self, core: Core, lineage: str, position: str) -> None:
         """Freeze `core` now, and write it meanwhile."""
         started = perf_counter()
         taken = take(core, lineage, position)
-        self._last_events = taken.events
+        self.go_on_from(taken.events)
         self._writing = self._thread.submit(self._write, taken)
         self._metrics.snapshot_pause_seconds.observe(perf_counter() - started)
 
-    def settle(self, lease: Lease, wait: bool = False) -> None:
-        """Announce the snapshot under way and trim the input, if its file is safe by now."""
-        if self._writing is None or not (wait or self._writing.done()):
+    def settle(self, lease: Lease | None, wait: Callable[[], None] | None = None) -> None:
+        """See to what was written: with the lease, announce it and trim the input.
+
+        With `wait`, which is called about twice a second, only return when it is written.
+        """
+        if self._writing is not None and (wait is not None or self._writing.done()):
+            self._finish(self._writing, wait)
+        if lease is None or self._untold is None:
             return
-        try:
-            info, oldest = self._writing.result()
-        except SnapshotError as error:
-            self._writing = None
-            # Decisions go on: the stream keeps what the snapshot would have held.
-            self._log.error("snapshot_failed", detail=str(error))
-            return
-        manifest = info.manifest
+        manifest = self._untold.manifest
         notice = SnapshotNotice(
-            snapshot_id=info.snapshot_id,
+            snapshot_id=self._untold.snapshot_id,
             position=manifest.position,
             events=manifest.events,
-            file_digest=info.file_digest,
+            file_digest=self._untold.file_digest,
             state_digest=manifest.state_digest,
             decisions_digest=manifest.decisions_digest,
         )
         self._transport.notify(lease, encode_event(notice))
-        trimmed = 0
+        self._untold = None
         if self._transport.length() > self._config.retain:
-            trimmed = self._transport.trim(lease, oldest)
+            kept = [info.manifest.position or START for info in self._kept(manifest.lineage)]
+            oldest = min(kept, key=order)
+            self._log.info("trimmed", entries=self._transport.trim(lease, oldest))
+
+    def _finish(self, writing: Future[SnapshotInfo], wait: Callable[[], None] | None) -> None:
+        while wait is not None and not writing.done():
+            wait()
+            with suppress(TimeoutError, SnapshotError):
+                writing.result(timeout=0.4)
         self._writing = None
+        try:
+            self._untold = writing.result()
+        except SnapshotError as error:
+            # Decisions go on: the stream keeps what the snapshot would have held.
+            self._log.error("snapshot_failed", detail=str(error))
+            return
         self._metrics.last_snapshot.set(time())
-        self._log.info("snapshot", id=info.snapshot_id, bytes=info.size, trimmed=trimmed)
+        self._log.info("snapshot", id=self._untold.snapshot_id, bytes=self._untold.size)
+
+    def _write(self, taken: _Taken) -> SnapshotInfo:
+        return self.store.save(to_bytes(taken, self._key))
+
+    def _kept(self, lineage: str) -> list[SnapshotInfo]:
+        """What the store has of one stream history, newest first."""
+        return [
+            found
+            for found in self.store.list()
+            if isinstance(found, SnapshotInfo) and found.manifest.lineage == lineage
+        ]
 
     def close(self) -> None:
         """Wait for what is being written."""
         self._thread.shutdown()
-
-    def _write(self, taken: _Taken) -> tuple[SnapshotInfo, str]:
-        """Save, and find below which position the input isn't needed any more."""
-        info = self.store.save(to_bytes(taken, self._key))
-        kept = [
-            found.manifest.position or START
-            for found in self.store.list()
-            if isinstance(found, SnapshotInfo) and found.manifest.lineage == taken.lineage
-        ]
-        return info, min(kept, key=order)

@@ -3,6 +3,7 @@
 The life of a worker:
   acquire   the lease, waiting while another worker holds it
   recover   newest usable snapshot, then re-apply without publishing up to the checkpoint
+            (a standby does this all the time, and writes the snapshots)
   go on     read a batch, apply it, commit it; now and then take a snapshot
   stop      when told, when idle (if asked), or when the lease is lost; a last snapshot on the way
 
@@ -22,7 +23,7 @@ import structlog
 from engine.config import WorkerConfig
 from engine.core import Core
 from engine.metrics import Metrics
-from engine.recovery import read_raw, recover
+from engine.recovery import RecoveryError, read_raw, reapply, recover
 from engine.snapshotting import Snapshotter
 from streams import (
     START,
@@ -40,11 +41,14 @@ from streams import (
     RedisTransport,
     StreamError,
     encode,
+    order,
 )
 
 IDLE_MS = 1_000
-"""How long a read waits; with `until_idle`, this long without a new entry ends the run."""
+"""With `until_idle`, this long without a new entry ends the run."""
 RETRY_SECONDS = 0.2
+FOLLOW_SECONDS = 0.05
+"""How often a standby looks at the checkpoint and the lease."""
 
 T = TypeVar("T")
 
@@ -101,8 +105,10 @@ class Worker:
         self.ready = False
         """Whether it holds the lease and has recovered."""
 
-    def run(self, until_idle: bool = False) -> None:
+    def run(self, until_idle: bool = False, standby: bool = False) -> None:
         """Serve until told to stop, or until there is nothing left to read.
+
+        With `standby` it first follows the worker that holds the lease, ready to take over.
 
         Raises
         ------
@@ -113,7 +119,7 @@ class Worker:
         ConnectionLost
             The server is away, and we were told to stop.
         """
-        while (lease := self._acquire()) is not None:
+        while (lease := self._follow() if standby else self._acquire()) is not None:
             self._lease = lease
             try:
                 self._serve_under(lease, until_idle)
@@ -122,28 +128,80 @@ class Worker:
                 # The server has forgotten something: it was restarted from an older file, failed
                 # over, or flushed. What it still has is where we go on.
                 self._log.critical("stream_lost_its_tail", detail=str(diverged))
+                self._lineage = ""
             finally:
                 self.ready = False
+                self._lease = None
                 with suppress(StreamError):
                     self._transport.release(lease)
         self._log.info("stopped", position=self.position, **self.core.counts)
 
     def _serve_under(self, lease: Lease, until_idle: bool) -> None:
         """Recover, then read and serve until there is a reason to stop."""
-        self._recover(lease)
+        if not self._catch_up():
+            self._recover(lease)
+        self.ready = True
+        wait_ms = min(IDLE_MS, self._config.lease_ms // 3)
+        idle_ms = 0
         while not self._stop.is_set():
             raw = self._patiently(
-                lambda: self._transport.read(self.position, self._config.batch, IDLE_MS)
+                lambda: self._transport.read(self.position, self._config.batch, wait_ms)
             )
             if raw:
+                idle_ms = 0
                 self._serve(lease, raw)
-            elif until_idle:
-                break
             else:
+                idle_ms += wait_ms
+                if until_idle and idle_ms >= IDLE_MS:
+                    break
                 self._metrics.lag.set(0)
                 self._patiently(lambda: self._transport.renew(lease))
             self._patiently(lambda: self._snapshotter.settle(lease))
         self._snapshot(lease)
+
+    def _follow(self) -> Lease | None:
+        """Hold the state at the checkpoint until the lease can be had; None when told to stop."""
+        self._log.info("standing_by")
+        while not self._stop.is_set():
+            self._patiently(
+                lambda: self._transport.announce_standby(self._owner, self._config.lease_ms)
+            )
+            if not self._patiently(self._catch_up):
+                self._recover(None)
+            self._snapshot_if_due(leading=False)
+            self._snapshotter.settle(None)
+            with suppress(LeaseHeld):
+                lease = self._patiently(
+                    lambda: self._transport.acquire(self._owner, self._config.lease_ms)
+                )
+                self._metrics.epoch.set(lease.epoch)
+                self._log.info("took_over", epoch=lease.epoch)
+                return lease
+            self._stop.wait(FOLLOW_SECONDS)
+        return None
+
+    def _catch_up(self) -> bool:
+        """Re-apply what was committed since; False when that doesn't go on from our state."""
+        checkpoint = self._transport.checkpoint()
+        if checkpoint.lineage != self._lineage or order(checkpoint.position) < order(self.position):
+            return False
+        try:
+            reapply(
+                self._transport,
+                self.core,
+                self.position,
+                checkpoint.position,
+                self._config.batch,
+                self.keep_lease,
+            )
+        except RecoveryError as error:
+            self._log.warning("fell_behind", detail=str(error))
+            return False
+        self.position = checkpoint.position
+        if checkpoint.decisions_digest in ("", self.core.decisions_digest):
+            return True
+        self._log.critical("state_differs", position=self.position)
+        return False
 
     def keep_lease(self) -> None:
         """Renew the lease while something takes long."""
@@ -169,7 +227,7 @@ class Worker:
             return lease
         return None
 
-    def _recover(self, lease: Lease) -> None:
+    def _recover(self, lease: Lease | None) -> None:
         """Rebuild the core at the server's checkpoint."""
         self.ready = False
         started = perf_counter()
@@ -193,6 +251,7 @@ class Worker:
             )
         self.core, self.position = recovered.core, recovered.position
         self._lineage = recovered.lineage
+        self._snapshotter.go_on_from(self.core.counts["events"])
         self._metrics.recoveries.inc()
         self._log.info(
             "recovered",
@@ -201,10 +260,9 @@ class Worker:
             reapplied=recovered.reapplied,
             seconds=round(perf_counter() - started, 3),
         )
-        if recovered.position == START and recovered.snapshot is not None:
+        if lease is not None and recovered.position == START and recovered.snapshot is not None:
             # What we start from must be found again after a crash, whoever starts us then.
             self._snapshot(lease)
-        self.ready = True
 
     def _serve(self, lease: Lease, raw: list[RawEntry]) -> None:
         """Apply a batch, and commit what follows from it."""
@@ -219,8 +277,7 @@ class Worker:
         self._patiently(lambda: self._transport.commit(lease, commit))
         self.position = commit.position
         self._measure(started, applied, perf_counter())
-        if self._snapshotter.due(self.core):
-            self._snapshotter.begin(self.core, self._lineage, self.position)
+        self._snapshot_if_due(leading=True)
 
     def _address(self, output: Output, entry_id: str) -> tuple[str, str, bytes]:
         """Stream, ID and bytes of an output. Decisions and outcomes have their cause's ID."""
@@ -231,11 +288,15 @@ class Worker:
             return keys.outcomes, entry_id, encode(output)
         return (keys.alerts if isinstance(output, Alert) else keys.dead), "*", encode(output)
 
+    def _snapshot_if_due(self, leading: bool) -> None:
+        if self._snapshotter.due(self.core, self._lineage, leading):
+            self._snapshotter.begin(self.core, self._lineage, self.position)
+
     def _snapshot(self, lease: Lease) -> None:
         """Take a snapshot here, and see it through."""
-        self._patiently(lambda: self._snapshotter.settle(lease, wait=True))
+        self._patiently(lambda: self._snapshotter.settle(lease, self.keep_lease))
         self._snapshotter.begin(self.core, self._lineage, self.position)
-        self._patiently(lambda: self._snapshotter.settle(lease, wait=True))
+        self._patiently(lambda: self._snapshotter.settle(lease, self.keep_lease))
 
     def _measure(self, started: float, applied: float, done: float) -> None:
         metrics = self._metrics

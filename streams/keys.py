@@ -50,6 +50,11 @@ class Keys:
         return self._key("lease")
 
     @property
+    def standby(self) -> str:
+        """A standby's own: that it is there, until when."""
+        return self._key("standby")
+
+    @property
     def checkpoint(self) -> str:
         """The worker's own: up to which input ID everything is committed."""
         return self._key("checkpoint")

@@ -164,6 +164,14 @@ class RedisTransport:
         """Give the lease back, so that another needn't wait. Nothing happens if it isn't ours."""
         self._connection.retrying(lambda: self._guarded(self._release, lease, []))
 
+    def announce_standby(self, owner: str, ttl_ms: int) -> None:
+        """Say that a standby is there, for so long."""
+        self._ask("SET", self._keys.standby, owner, "PX", ttl_ms)
+
+    def has_standby(self) -> bool:
+        """Whether a standby said so lately."""
+        return bool(self._ask("EXISTS", self._keys.standby))
+
     def checkpoint(self) -> Checkpoint:
         """What is committed."""
         names = ["position", "entries", "epoch", "lineage", "decisions_digest", "trimmed"]

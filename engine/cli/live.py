@@ -50,6 +50,9 @@ def run(
     until_idle: Annotated[
         bool, typer.Option("--until-idle", help="Stop when nothing new came for a second.")
     ] = False,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Follow the worker at work, and take over from it.")
+    ] = False,
     start_from: Annotated[
         Path | None,
         typer.Option(
@@ -63,6 +66,9 @@ def run(
 
     SIGTERM and Ctrl-C stop it in good order, with a last snapshot. After a crash the next start
     goes on where the last commit was.
+
+    A standby holds the same state, writes the snapshots, and takes over within `worker.lease_ms` of
+    the leader's death.
     """
     chosen = settings(config, address)
     configure_logs(chosen.log)
@@ -77,7 +83,7 @@ def run(
         new_worker(chosen, connection, metrics, stop, start_from) as worker,
         serving_http(chosen.http, metrics, worker),
     ):
-        worker.run(until_idle)
+        worker.run(until_idle, standby)
 
 
 @contextmanager

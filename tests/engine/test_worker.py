@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 
@@ -40,6 +40,7 @@ class Shard:
             snapshots=SnapshotConfig(directory=folder, every=50),
         )
         self.keys = keys_of(self.config)
+        self.connection = connection
         self.redis = connection.redis
         self.transport = RedisTransport(connection, self.keys)
         self.store = SnapshotStore(folder / "shard", KEY)
@@ -53,9 +54,10 @@ class Shard:
 
     def worker(self, start_from: Path | None = None, owner: str = "one") -> Worker:
         metrics = Metrics()
-        snapshotter = Snapshotter(self.store, KEY, self.transport, self.config.snapshots, metrics)
+        transport = RedisTransport(self.connection, self.keys)
+        snapshotter = Snapshotter(self.store, KEY, transport, self.config.snapshots, metrics)
         return Worker(
-            self.transport,
+            transport,
             self.keys,
             snapshotter,
             self.new_core,
@@ -106,7 +108,7 @@ def crash_after(
         pass
 
     left = [commits]
-    real = shard.transport.commit
+    real = worker._transport.commit
 
     def commit(*arguments: object) -> None:
         if not left[0]:
@@ -115,9 +117,10 @@ def crash_after(
         real(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(Crash):
-        patch.setattr(shard.transport, "commit", commit)
-        patch.setattr(shard.transport, "release", lambda lease: None)
+        patch.setattr(worker._transport, "commit", commit)
+        patch.setattr(worker._transport, "release", lambda lease: None)
         worker.run(until_idle=True)
+    worker._snapshotter.close()  # what was being written is written
     shard.redis.delete(shard.keys.lease)  # as if its time had run out
 
 
@@ -226,7 +229,7 @@ def test_a_flushed_server_is_noticed_and_served_anew(shard, capsys):
     shard.publish(*EVENTS[:20])
     worker = shard.worker()
     seen: list[Callable[[], None]] = []
-    real = shard.transport.commit
+    real = worker._transport.commit
 
     def flush_once(*arguments: object) -> None:
         if not seen:
@@ -235,10 +238,24 @@ def test_a_flushed_server_is_noticed_and_served_anew(shard, capsys):
             shard.publish(signal("after"))
         real(*arguments)
 
-    shard.transport.commit = flush_once
+    worker._transport.commit = flush_once
     worker.run(until_idle=True)
     assert [d.signal_id for _, d in shard.decisions()] == ["after"]
     assert "stream_lost_its_tail" in capsys.readouterr().out
+
+
+def test_a_standby_takes_over_where_the_leader_died(shard, uninterrupted, monkeypatch):
+    shard.publish(*EVENTS)
+    leader, standby = shard.worker(owner="one"), shard.worker(owner="two")
+    shard.transport.acquire("one", 60_000)  # so that the standby can't be the first
+    follower = Thread(target=standby.run, kwargs={"until_idle": True, "standby": True})
+    follower.start()
+    crash_after(shard, leader, 5, monkeypatch)
+    follower.join(60)
+    assert not follower.is_alive()
+    assert (standby.core.decisions_digest, state_digest(standby.core.state())) == uninterrupted
+    signals = [event.signal_id for event in EVENTS if event.type == "signal"]
+    assert [d.signal_id for _, d in shard.decisions()] == signals
 
 
 def test_bad_entries_are_buried_under_their_ids_and_do_not_stop_anything(shard):
