@@ -19,12 +19,7 @@ test: $(READY)
 	$(BIN)/pytest -n 2
 
 $(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
-	sys.exit(0 if (3, 11) <= v <= (3, 13) else f"closeloop needs Python 3.11 to 3.13; $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12" % v)'
-	@echo "making the environment in .venv"
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PYTHON) tools/environment.py
 	@touch $@
 
 # After a change of the dependencies in pyproject.toml (needs uv).

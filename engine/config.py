@@ -147,10 +147,11 @@ def load_config(path: Path | None = None) -> Config:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        # A secret may stand where it doesn't belong: only what is known to be none is shown.
-        known = first["type"] != "extra_forbidden" and not where.endswith(("key", "address"))
         value = first["input"]
-        shown = f"; got {value!r}" if known and isinstance(value, str | int | float) else ""
+        # A secret may also stand where it doesn't belong.
+        misplaced = first["type"] in ("extra_forbidden", "model_type")
+        secret = misplaced or where.endswith(("key", "address"))
+        shown = f"; got {value!r}" if isinstance(value, str | int | float) and not secret else ""
         origin = f"{source} or the environment" if source else "the environment"
         raise ConfigError(
             f"{origin}: setting `{where}`: {first['msg']}{shown};"

@@ -6,6 +6,7 @@ from time import perf_counter, perf_counter_ns
 import numpy as np
 
 from engine.core import Core
+from engine.heap import BATCHES, quiet_heap, tidy
 from engine.report import Report
 from snapshots import state_digest
 from streams import Decision, Outcome, Signal
@@ -37,6 +38,19 @@ def replay(
     report = Report()
     latencies: list[int] = []
     started = perf_counter()
+    with quiet_heap():
+        _run(core, lines, progress, report, latencies)
+    seconds = perf_counter() - started
+    return figures(core, report, seconds) | {"latency_us": _percentiles(latencies)}
+
+
+def _run(
+    core: Core,
+    lines: Iterable[Line],
+    progress: Callable[[int], None],
+    report: Report,
+    latencies: list[int],
+) -> None:
     for count, line in enumerate(lines):
         before = perf_counter_ns()
         entry = line.entry()
@@ -50,8 +64,8 @@ def replay(
                 report.actions[output.action] += 1
         if count % PROGRESS_EVERY == 0:
             progress(count)
-    seconds = perf_counter() - started
-    return figures(core, report, seconds) | {"latency_us": _percentiles(latencies)}
+            if count % (PROGRESS_EVERY * BATCHES) == 0:
+                tidy()
 
 
 def figures(core: Core, report: Report, seconds: float) -> dict[str, object]:

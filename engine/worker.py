@@ -22,6 +22,7 @@ import structlog
 
 from engine.config import WorkerConfig
 from engine.core import Core
+from engine.heap import BATCHES, quiet_heap, tidy
 from engine.metrics import Metrics
 from engine.recovery import RecoveryError, read_raw, reapply, recover
 from engine.snapshotting import Snapshotter
@@ -141,8 +142,13 @@ class Worker:
         if not self._catch_up():
             self._recover(lease)
         self.ready = True
+        with quiet_heap():
+            self._read_and_serve(lease, until_idle)
+        self._snapshot(lease)
+
+    def _read_and_serve(self, lease: Lease, until_idle: bool) -> None:
         wait_ms = min(IDLE_MS, self._config.lease_ms // 3)
-        idle_ms = 0
+        idle_ms = batches = 0
         while not self._stop.is_set():
             raw = self._patiently(
                 lambda: self._transport.read(self.position, self._config.batch, wait_ms)
@@ -150,14 +156,17 @@ class Worker:
             if raw:
                 idle_ms = 0
                 self._serve(lease, raw)
+                batches += 1
+                if batches % BATCHES == 0:
+                    tidy()
             else:
+                tidy()
                 idle_ms += wait_ms
                 if until_idle and idle_ms >= IDLE_MS:
                     break
                 self._metrics.lag.set(0)
                 self._patiently(lambda: self._transport.renew(lease))
             self._patiently(lambda: self._snapshotter.settle(lease))
-        self._snapshot(lease)
 
     def _follow(self) -> Lease | None:
         """Hold the state at the checkpoint until the lease can be had; None when told to stop."""
