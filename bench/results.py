@@ -1,7 +1,7 @@
 """How results leave a bench: tables for people, JSON for machines, bars for those who wait."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from bench.machine import described, machine
+from streams import StreamError
 
 TapeArgument = Annotated[
     Path | None,
@@ -20,6 +21,21 @@ TapeArgument = Annotated[
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="OUT", help="Write the figures there; -: stdout.")
 ]
+
+
+class BenchError(Exception):
+    """A bench can't go on; the message says why, and where to look."""
+
+
+def run(main: Callable[..., None]) -> None:
+    """Run a bench's `main` as a command; what went wrong is told in few words."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    try:
+        app()
+    except (BenchError, StreamError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 class Results:
@@ -64,7 +80,8 @@ class Results:
         if self._json_out is None:
             return
         data = orjson.dumps(
-            self.figures, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+            self.figures,
+            option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY,
         )
         if str(self._json_out) == "-":
             print(data.decode())

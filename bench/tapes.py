@@ -46,8 +46,12 @@ def generated(signals: int, seed: int = 1) -> Iterator[Signal | Close]:
         ts = _START + timedelta(minutes=i)
         if i >= _DELAY:
             value = returns.pop(i - _DELAY)
-            reason = "target" if value > 0 else "stop"
-            yield Close(signal_id=f"g{i - _DELAY}", ts=ts, return_pct=value, exit_reason=reason)
+            yield Close(
+                signal_id=f"g{i - _DELAY}",
+                ts=ts,
+                return_pct=value,
+                exit_reason="target" if value > 0 else "stop",
+            )
         if i < signals:
             numbers = [rng.gauss(0.0, 1.0) for _ in range(_NUMBERS)]
             turn = math.cos(math.pi * i / 10_000)

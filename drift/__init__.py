@@ -1,5 +1,5 @@
 """Noticing that the world has changed. Pure: the same in, the same out."""
 
-from drift.monitor import DriftMonitor
+from drift.monitor import DriftMonitors
 
-__all__ = ["DriftMonitor"]
+__all__ = ["DriftMonitors"]

@@ -1,13 +1,13 @@
-"""ADWIN over a flat array, compiled: a window of a series that forgets its past when the mean changes.
+"""ADWIN over a flat array, compiled: a window that forgets its past when the mean changes.
 
-Bifet and Gavaldà, *Learning from Time-Changing Data with Adaptive Windowing* (SDM 2007). The window
-is an exponential histogram: row ``r`` holds up to `BUCKETS` buckets, the oldest first, that each
-summarise ``2**r`` values by their total and their variance. Every `CLOCK` values each border between
-two buckets is tried as a cut; as long as one parts means that differ by more than chance allows,
-the oldest bucket is forgotten.
+Bifet and Gavaldà, *Learning from Time-Changing Data with Adaptive Windowing* (SDM 2007). The
+window is an exponential histogram: row ``r`` holds up to `BUCKETS` buckets, the oldest first, that
+each summarise ``2**r`` values by their total and their variance. Every `CLOCK` values each border
+between two buckets is tried as a cut; as long as one parts means that differ by more than chance
+allows, the oldest bucket is forgotten.
 
-It follows River's ADWIN (0.26) to the last bit, with River's defaults. Older versions of River, and
-MOA, leave the newest bucket of each row out of the older side, and see a change later.
+It follows River's ADWIN (0.26) to the last bit, with River's defaults. Older versions of
+River left the newest bucket of each row out of the older side, and saw changes later.
 """
 
 import math

@@ -43,7 +43,7 @@ class DriftMonitors:
         return dict(zip(self.names, self._alarms, strict=True))
 
     def update(self, losses: NDArray[np.float64]) -> list[str]:
-        """Take in each series' loss, in nats, of shape (series,); the names of those that have risen.
+        """Take in each series' loss, in nats, of shape (series,); returns the names that rose.
 
         NaN is no loss: that series is left as it is.
         """
@@ -68,30 +68,3 @@ class DriftMonitors:
         self._windows[:] = 0.0
         self._windows.reshape(-1, SIZE)[:, : saved.shape[1]] = saved
         self._alarms = list(cast(list[int], state["detections"]))
-
-
-class DriftMonitor:
-    """The same over a single series."""
-
-    def __init__(self, delta: float = 0.002) -> None:
-        self.delta = delta
-        self._monitors = DriftMonitors(["loss"], delta)
-        self._loss = np.zeros(1)
-
-    @property
-    def detections(self) -> int:
-        """Alarms so far."""
-        return self._monitors.detections["loss"]
-
-    def update(self, loss: float) -> bool:
-        """Take in one loss, in nats; True when the losses have risen."""
-        self._loss[0] = loss
-        return bool(self._monitors.update(self._loss))
-
-    def state(self) -> dict[str, object]:
-        """All that `restore` needs."""
-        return self._monitors.state()
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        """Go on exactly as the monitor whose `state` this is."""
-        self._monitors.restore(state)

@@ -15,13 +15,14 @@ The flow of an event:
 import hashlib
 import hmac
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
 
 from engine.core_config import CoreConfig
-from engine.ledger import Ledger, OpenSignal, ParkedClose, from_micros, to_micros
+from engine.event_time import EventTime
+from engine.ledger import Ledger, OpenSignal
 from engine.model import Finding, Fitter, Model
 from engine.policy import decide
 from streams.events import (
@@ -78,7 +79,7 @@ class Core:
             timedelta(days=config.ledger.expire_days),
             timedelta(minutes=config.ledger.park_minutes),
         )
-        self._now = datetime(1, 1, 1, tzinfo=UTC)
+        self._time = EventTime()
         self._control_key = control_key
         self._source = source
         self._config_digest = config.digest[:12]
@@ -161,6 +162,7 @@ class Core:
             self.model.closes,
             score.row,
             score.experts,
+            score.votes,
         )
 
     # Closes
@@ -171,13 +173,15 @@ class Core:
             self._learn(close)
         elif close.signal_id in self.ledger.parked or self.ledger.has_closed(close.signal_id):
             self.counts["duplicate_closes"] += 1
+            return
         elif self.ledger.has_ended(close.signal_id):
             self.counts["late_closes"] += 1
             span = f"{self.config.ledger.expire_days:g} days"
             message = f"signal {close.signal_id!r} had expired: no close came within {span}"
             self._bury(entry.id, entry.data, "late_close", message)
+            return
         else:
-            self.ledger.parked[close.signal_id] = ParkedClose(entry.id, entry.data, close)
+            self.ledger.park_close(entry.id, entry.data, close)
         self._advance(close.ts)
 
     def _learn(self, close: Close) -> None:
@@ -221,7 +225,6 @@ class Core:
             message = f"the signature of command {control.command!r} by {control.by!r} doesn't hold"
             self._bury(entry.id, entry.data, "control_refused", message)
         elif control.command == "refit":
-            self._advance(control.ts)
             self.model.request_refit()
             message = f"refit asked for by {control.by}: {control.reason}"
             self._alert(control.ts, Finding("info", "control", "refit", message))
@@ -232,16 +235,14 @@ class Core:
     # Time, dead letters, alerts
 
     def _advance(self, ts: datetime) -> None:
-        """Event time moves on to `ts`, never back; what has waited too long goes."""
-        if ts > self._now:
-            self._now = ts
-        for overdue in self.ledger.overdue(self._now):
+        """Event time takes in `ts`, of an event that was of use; what has waited too long goes."""
+        self._time.see(ts)
+        now = self._time.now
+        for overdue in self.ledger.overdue(now):
             if isinstance(overdue, OpenSignal):
                 self.counts["expired_signals"] += 1
                 message = f"no close came for the signal of {overdue.ts.isoformat()}; given up"
-                self._alert(
-                    self._now, Finding("info", "signal_expired", overdue.signal_id, message)
-                )
+                self._alert(now, Finding("info", "signal_expired", overdue.signal_id, message))
             else:
                 self.counts["orphan_closes"] += 1
                 message = f"no signal {overdue.close.signal_id!r} came for this close"
@@ -275,7 +276,7 @@ class Core:
             "transport": {"parked": [parked.entry_id for parked in self.ledger.parked.values()]},
             "counts": dict(self.counts),
             "decisions_digest": self.decisions_digest,
-            "now": to_micros(self._now),
+            "time": self._time.state(),
             "ledger": self.ledger.state(),
             "model": self.model.state(),
         }
@@ -284,7 +285,7 @@ class Core:
         """Go on from `state`, as if never stopped."""
         self.counts = dict.fromkeys(COUNTS, 0) | state["counts"]
         self.decisions_digest = state["decisions_digest"]
-        self._now = from_micros(state["now"])
+        self._time.restore(state["time"])
         self.ledger.restore(state["ledger"], state["transport"]["parked"])
         self.model.restore(state["model"])
 

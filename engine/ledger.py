@@ -2,11 +2,13 @@
 
 Rules:
 - A signal is open from its decision until its close, or until `expire` of event time has passed.
+  One from the future makes nobody wait behind it.
 - Everything frozen at the decision (vector, experts' probabilities) is kept with it, so that a
   close is learned on what was known then, whatever the bot sends later.
 - A close without a signal is parked for `park`. If its signal comes, the two are joined at once.
 - Ended signals (closed, expired) are remembered, so that what is sent again is known for it.
-- All of it is bounded. Past a bound the oldest goes.
+- All of it is bounded, in bytes too: of a parked close's `meta` nothing is kept but the bytes it
+  came in. Past a bound the oldest goes.
 """
 
 import hashlib
@@ -53,6 +55,7 @@ class OpenSignal:
     """Closes learned before the decision."""
     row: NDArray[np.float64]
     experts: NDArray[np.float64]
+    votes: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +105,22 @@ class Ledger:
         self._end(signal_id, closed=True)
         return opened
 
+    def park_close(self, entry_id: str, data: bytes, close: Close) -> None:
+        """Keep a close until its signal comes."""
+        if close.meta is not None:
+            # Decoded, 64 KiB of JSON can take megabytes.
+            close = close.model_copy(update={"meta": None})
+        self.parked[close.signal_id] = ParkedClose(entry_id, data, close)
+
     def overdue(self, now: datetime) -> Iterator[OpenSignal | ParkedClose]:
         """Take out what has waited too long at event time `now`, or stands past a bound."""
         # Insertion order stands in for time order: the front is looked at, not the whole ledger.
+        # What is ahead of event time, for an hour or for ever, goes to the end instead.
         while self.open:
             oldest = next(iter(self.open.values()))
             if len(self.open) <= self.max_open and now - oldest.ts <= self.expire:
+                if oldest.ts > now:
+                    self.open[oldest.signal_id] = self.open.pop(oldest.signal_id)
                 break
             del self.open[oldest.signal_id]
             self._end(oldest.signal_id, closed=False)
@@ -115,6 +128,9 @@ class Ledger:
         while self.parked:
             waiting = next(iter(self.parked.values()))
             if len(self.parked) <= self.max_parked and now - waiting.close.ts <= self.park:
+                if waiting.close.ts > now:
+                    name = waiting.close.signal_id
+                    self.parked[name] = self.parked.pop(name)
                 break
             del self.parked[waiting.close.signal_id]
             yield waiting
@@ -138,6 +154,7 @@ class Ledger:
             ],
             "rows": [o.row.copy() for o in opened],
             "experts": [o.experts.copy() for o in opened],
+            "votes": [o.votes.copy() for o in opened],
             "parked": [parked.data for parked in self.parked.values()],
             "ended": np.fromiter(self._ended.keys(), np.uint64, len(self._ended)),
             "ended_closed": np.fromiter(self._ended.values(), np.bool_, len(self._ended)),
@@ -146,15 +163,15 @@ class Ledger:
     def restore(self, state: Mapping[str, Any], parked_ids: Sequence[str]) -> None:
         """Go on from `state` and the entry IDs of its parked closes."""
         self.open = {}
-        frozen = zip(state["open"], state["rows"], state["experts"], strict=True)
-        for (name, micros, *rest), row, experts in frozen:
-            fields = [name, from_micros(micros), *rest, row, experts]
+        arrays = (state[part] for part in ("rows", "experts", "votes"))
+        for (name, micros, *rest), *frozen in zip(state["open"], *arrays, strict=True):
+            fields = [name, from_micros(micros), *rest, *frozen]
             self.open[name] = OpenSignal(*fields)
         self.parked = {}
         for entry_id, data in zip(parked_ids, state["parked"], strict=True):
             close = decode(data)
             assert isinstance(close, Close)
-            self.parked[close.signal_id] = ParkedClose(entry_id, data, close)
+            self.park_close(entry_id, data, close)
         self._ended = dict(
             zip(state["ended"].tolist(), state["ended_closed"].tolist(), strict=True)
         )

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from drift import DriftMonitor
+from drift import DriftMonitors
 from engine.core_config import CoreConfig, Reaction
 from engine.ledger import OpenSignal
 from learners import (
@@ -63,6 +63,7 @@ class Score:
 
     row: NDArray[np.float64]
     experts: NDArray[np.float64]
+    votes: NDArray[np.float64]
     probability: float
     expected_return_pct: float
     risk: float
@@ -107,9 +108,8 @@ class Model:
         prior = [max(others, 1) if spec.model == BASE_RATE else 1 for spec in specs]
         self.mixture = Mixture(self.panel.names, prior)
         self.returns = Returns()
-        self.monitors = {
-            name: DriftMonitor(config.drift.delta) for name in [MIXTURE, *self.panel.names]
-        }
+        self.monitors = DriftMonitors([MIXTURE, *self.panel.names], config.drift.delta)
+        self._losses = np.zeros(1 + len(self.panel.names))
         self.window = RefitWindow(config.refit.window, config.refit.lag)
         self.schedule = RefitSchedule(config.refit.every, config.refit.lag)
         self._fitter = fitter
@@ -132,7 +132,7 @@ class Model:
     @property
     def drifts(self) -> dict[str, int]:
         """Alarms so far, by series."""
-        return {name: monitor.detections for name, monitor in self.monitors.items()}
+        return self.monitors.detections
 
     def problem(self, signal: Signal) -> str | None:
         """Why the signal's features can't be used, for a person; None when they can."""
@@ -148,11 +148,12 @@ class Model:
             signal.features,
             self.history.features(signal.symbol),
         )
-        experts = self.panel.predict(row)
-        probability = self.mixture.predict(experts)
+        forecast = self.panel.predict(row)
+        probability = self.mixture.predict(forecast.p)
         return Score(
             row,
-            experts,
+            forecast.p,
+            forecast.votes,
             probability,
             self.returns.expected_return_pct(probability),
             self.returns.risk(probability),
@@ -167,14 +168,14 @@ class Model:
         self.last_close = close.signal_id
         likelihood = opened.probability if won else 1.0 - opened.probability
         losses = self.mixture.learn(opened.experts, won, self.closes - 1 - opened.update)
-        self.panel.learn(opened.row, won)
+        self.panel.learn(opened.row, won, close.return_pct, stopped, opened.votes)
         self.returns.learn(close.return_pct, stopped)
         self.history.learn(opened.symbol, close.return_pct)
         self.window.add(opened.row, close.return_pct, opened.ts.timestamp(), close.ts.timestamp())
-        self._watch(MIXTURE, -log(likelihood), findings)
-        for name, loss in zip(self.mixture.names, losses.tolist(), strict=True):
-            if loss == loss:  # NaN: the expert abstained
-                self._watch(name, loss, findings)
+        self._losses[0] = -log(likelihood)
+        self._losses[1:] = losses
+        for series in self.monitors.update(self._losses):
+            self._react(series, findings)
         for name, (count, how) in self.panel.failures.items():
             if count > self._failures.get(name, 0):
                 self._failures[name] = count
@@ -193,10 +194,8 @@ class Model:
         pairs = zip(self.mixture.names, experts.tolist(), strict=True)
         return {name: p for name, p in pairs if p == p}
 
-    def _watch(self, series: str, loss: float, findings: list[Finding]) -> None:
-        """Feed a series' monitor, and react when it alarms."""
-        if not self.monitors[series].update(loss):
-            return
+    def _react(self, series: str, findings: list[Finding]) -> None:
+        """Do what is configured for when a series' losses have risen."""
         drift = self.config.drift
         reactions: tuple[Reaction, ...] = drift.on_mixture if series == MIXTURE else drift.on_expert
         if "reset" in reactions:
@@ -254,7 +253,6 @@ class Model:
             "columns": self._columns,
             "failures": dict(self._failures),
             **{name: part.state() for name, part in self._parts().items()},
-            "monitors": {name: monitor.state() for name, monitor in self.monitors.items()},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -266,8 +264,6 @@ class Model:
         self._failures = dict(state["failures"])
         for name, part in self._parts().items():
             part.restore(state[name])
-        for name, monitor in self.monitors.items():
-            monitor.restore(state["monitors"][name])
         if self.schedule.pending is not None:
             self._fitter.submit(self._job(self.schedule.pending))
 
@@ -277,6 +273,7 @@ class Model:
             "history": self.history,
             "panel": self.panel,
             "mixture": self.mixture,
+            "monitors": self.monitors,
             "returns": self.returns,
             "window": self.window,
             "schedule": self.schedule,

@@ -64,14 +64,22 @@ def read_raw(raw: RawEntry) -> Entry:
     return read_entry(raw.id, raw.data)
 
 
-def unusable(manifest: Manifest, transport: RedisTransport) -> str | None:
-    """Why recovery can't start from this snapshot; None when it can."""
+def unusable(
+    manifest: Manifest,
+    transport: RedisTransport,
+    reaches_back_to: Callable[[str], bool] | None = None,
+) -> str | None:
+    """Why recovery can't start from this snapshot; None when it can.
+
+    `reaches_back_to` stands in for the transport's own, which takes no gap for granted.
+    """
+    reaches_back_to = reaches_back_to or transport.reaches_back_to
     checkpoint, position = transport.checkpoint(), manifest.position or START
     if manifest.lineage != checkpoint.lineage:
         return f"it belongs to another stream history, {manifest.lineage}"
     if order(position) > order(checkpoint.position):
         return f"it is at {position}, ahead of the checkpoint {checkpoint.position}"
-    if checkpoint.position != START and not transport.reaches_back_to(position):
+    if checkpoint.position != START and not reaches_back_to(position):
         return f"the stream no longer reaches back to its position {position}"
     return None
 
@@ -113,8 +121,8 @@ def recover(
         found = store.load(start_from, config_digest=core.config.digest)
         core.restore(found.tree)
         return Recovered(core, START, checkpoint.lineage, found.name, 0, passed_over)
-    if checkpoint.position != START:
-        _require_beginning(transport, store, passed_over)
+    if checkpoint.position != START and not transport.reaches_back_to(START):
+        raise _out_of_reach(transport, store, passed_over)
     core = new_core()
     reapplied = reapply(transport, core, START, checkpoint.position, batch, keep_lease)
     same = checkpoint.decisions_digest in ("", core.decisions_digest)
@@ -128,22 +136,25 @@ def base_before(
     store: SnapshotStore,
     new_core: Callable[[], Core],
     entry_id: str,
+    reaches_back_to: Callable[[str], bool],
 ) -> Base:
     """The nearest state from which the one just before `entry_id` is reached by re-applying.
 
-    Raises `RecoveryError` when neither a snapshot nor the stream's beginning will do.
+    `reaches_back_to` says from which positions the stream will do. Raises `RecoveryError` when
+    neither a snapshot nor the stream's beginning will.
     """
 
     def no_use(manifest: Manifest) -> str | None:
         position = manifest.position or START
         if order(position) >= order(entry_id):
             return f"it is at {position}, not before {entry_id}"
-        return unusable(manifest, transport)
+        return unusable(manifest, transport, reaches_back_to)
 
     passed_over: list[PassedOver] = []
     for base in _bases(store, new_core, no_use, passed_over):
         return base
-    _require_beginning(transport, store, passed_over)
+    if not reaches_back_to(START):
+        raise _out_of_reach(transport, store, passed_over)
     return Base(new_core(), START, None)
 
 
@@ -175,14 +186,12 @@ def _bases(
         yield Base(core, found.manifest.position or START, found.name)
 
 
-def _require_beginning(
+def _out_of_reach(
     transport: RedisTransport, store: SnapshotStore, passed_over: list[PassedOver]
-) -> None:
-    """Raise `RecoveryError` unless the stream reaches back to its beginning."""
-    if transport.reaches_back_to(START):
-        return
+) -> RecoveryError:
+    """There is neither a snapshot nor all of the stream."""
     why = "; ".join(str(passed.error) for passed in passed_over) or "there is none"
-    raise RecoveryError(
+    return RecoveryError(
         f"no snapshot in {store.directory} can be used ({why}), and the stream doesn't reach"
         f" back to its beginning (trimmed below {transport.checkpoint().trimmed}); bring back a"
         " snapshot, or the configuration and libraries it was made with"

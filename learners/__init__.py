@@ -8,12 +8,12 @@ probabilities, `mixture` makes one of them, `returns` adds the expected return a
 from learners.booster import Booster, ModelTextError, Scorer
 from learners.encoding import FeatureEncoder, pad
 from learners.experts import BaseRate, ExpertError, ExpertSpec
-from learners.forest import warm_up
 from learners.history import History
 from learners.mixture import Mixture
 from learners.panel import ExpertPanel
 from learners.refit import Refit, RefitJob, RefitParams, fit
 from learners.returns import Returns
+from learners.warming import warm_up
 from learners.window import RefitSchedule, RefitWindow
 
 __all__ = [

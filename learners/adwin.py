@@ -1,12 +1,12 @@
-"""ADWIN over a slice of a flat array, compiled: a window of 0/1 errors that shrinks when they change.
+"""ADWIN over a slice of a flat array: a window of errors that shrinks when their mean changes.
 
-Bifet and Gavaldà, *Learning from Time-Changing Data with Adaptive Windowing* (SDM 2007). The window is an
-exponential histogram: row ``r`` holds up to ``BUCKETS`` buckets that each summarise ``2**r`` inputs
-by their total and their variance. Every ``CLOCK`` inputs each border between two buckets is tried as a cut.
+Bifet and Gavaldà, *Learning from Time-Changing Data with Adaptive Windowing* (SDM 2007). The window
+is an exponential histogram: row ``r`` holds up to ``BUCKETS`` buckets that each summarise ``2**r``
+inputs by their total and their variance. Every ``CLOCK`` inputs each border between two buckets is
+tried as a cut.
 
-Two things differ from River's ADWIN, which is otherwise followed to the last bit (a test holds it):
-River never tries the cut behind the newest bucket of a row, which can delay a detection by hundreds of inputs;
-and an alarm here means that the mean *rose*. A fall only shortens the window.
+The window equals that of River's ADWIN to the last bit. What differs is the alarm: here it means
+that the mean *rose*, while a fall only shortens the window.
 """
 
 import math
@@ -39,6 +39,10 @@ def _drop_oldest(window: Floats, bucket: int, count: int) -> None:
     for k in range(left):
         window[bucket + 1 + k] = window[bucket + 1 + count + k]
         window[bucket + 1 + _SLOTS + k] = window[bucket + 1 + count + _SLOTS + k]
+    # What lies free is zero, so that equal windows have equal bytes whatever they once held.
+    for k in range(left, left + count):
+        window[bucket + 1 + k] = 0.0
+        window[bucket + 1 + _SLOTS + k] = 0.0
     window[bucket] = left
 
 
@@ -101,7 +105,7 @@ def _insert(window: Floats, value: float) -> None:
 
 @compiled
 def _cut(window: Floats, delta: float) -> int:
-    """Find the oldest cut whose sides differ: 1 if the newer side is higher, -1 if lower, else 0."""
+    """Find the oldest cut whose sides differ: 1 if the newer is higher, -1 if lower, else 0."""
     width = window[_WIDTH]
     log_term = math.log(2.0 * math.log(width) / delta)
     spread = 2.0 * (window[_VARIANCE] / width) * log_term

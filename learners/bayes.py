@@ -23,40 +23,37 @@ _HEAD = 3
 _COUNT, _MEAN, _SQUARES = range(3)  # of squares: the sum of squared distances from the mean
 _PER_CLASS = 3
 _FLOOR = 1e-9
-_LOG_FLOOR = math.log(_FLOOR)
 _ROOT_TAU = math.sqrt(2.0 * math.pi)
 
 
 @compiled
-def _log_density(x: float, count: float, mean: float, squares: float) -> float:
-    """Floored log density of `x`."""
+def _density(x: float, count: float, mean: float, squares: float) -> float:
+    """Floored density of `x`."""
     if squares <= 0.0:
-        return _LOG_FLOOR
+        return _FLOOR
     sigma = math.sqrt(squares / count)
     z = (x - mean) / sigma
-    return math.log(_FLOOR + math.exp(-0.5 * z * z) / _ROOT_TAU / sigma)
+    return _FLOOR + math.exp(-0.5 * z * z) / _ROOT_TAU / sigma
 
 
 @entry(NUMBER, BUFFER, READ_ONLY)
 def _predict(model: Floats, row: Floats) -> float:
-    """The win probability of `row`; NaN when no close was learned."""
+    """The win probability of `row`."""
     lost = model[_LOST]
     won = model[_WON]
     if lost == 0.0 or won == 0.0:
-        return won / (lost + won)
+        return 0.5 if lost == won else won / (lost + won)
     table = model[_HEAD:].reshape((-1, 2, _PER_CLASS))
-    loss = 0.0
-    win = 0.0
+    log_odds = math.log(won / lost)
     for i in range(min(row.size, int(model[_COLUMNS]))):
         x = row[i]
         if x == x:
             g = table[i, 0]
-            loss += _log_density(x, g[_COUNT], g[_MEAN], g[_SQUARES])
+            loss = _density(x, g[_COUNT], g[_MEAN], g[_SQUARES])
             g = table[i, 1]
-            win += _log_density(x, g[_COUNT], g[_MEAN], g[_SQUARES])
-    loss += math.log(lost / (lost + won))
-    win += math.log(won / (lost + won))
-    return 1.0 / (1.0 + math.exp(loss - win))
+            win = _density(x, g[_COUNT], g[_MEAN], g[_SQUARES])
+            log_odds += math.log(win / loss)
+    return 1.0 / (1.0 + math.exp(-log_odds))
 
 
 @entry(NOTHING, BUFFER, READ_ONLY, INTEGER)
@@ -79,9 +76,9 @@ def _learn(model: Floats, row: Floats, won: int) -> None:
 class GaussianBayes(Classifier):
     """Gaussian naive Bayes over two classes, in native code and bounded memory.
 
-    Rows (`predict_proba_row`, `learn_row`) are any one-dimensional contiguous float64 arrays, also
-    read-only ones, and may get longer; dicts reach the same Gaussians by columns of their own. Held to
-    River's `GaussianNB` by tests, but for the last bits: sums run in the order of the columns.
+    Rows (`predict_proba_row`, `learn_row`) are one-dimensional contiguous float64 arrays, read-only
+    or not, and may get longer; dicts reach the same Gaussians by columns of their own. Tests hold
+    it to River's but for the last bits: sums run in the order of the columns.
 
     Parameters
     ----------
@@ -101,7 +98,7 @@ class GaussianBayes(Classifier):
         return int(self._model[_LOST]), int(self._model[_WON])
 
     def predict_proba_row(self, row: NDArray[np.float64]) -> float:
-        """The win probability; NaN before the first close."""
+        """The win probability; 1/2 before the first close."""
         return _predict(self._model, row)
 
     def learn_row(self, row: NDArray[np.float64], won: bool) -> None:
@@ -109,9 +106,9 @@ class GaussianBayes(Classifier):
         _learn(self._model, row, won)
 
     def predict_proba_one(self, x: Mapping[Hashable, float], **_: object) -> dict[ClfTarget, float]:
-        """The probabilities of False and True, none before the first close; new names are ignored."""
+        """The probabilities of False and True; names never learned are ignored."""
         p = _predict(self._model, self._named.row(x))
-        return {} if math.isnan(p) else {False: 1.0 - p, True: p}
+        return {False: 1.0 - p, True: p}
 
     def learn_one(self, x: Mapping[Hashable, float], y: ClfTarget) -> None:
         """Take in one close."""

@@ -21,8 +21,10 @@ from river.linear_model import LogisticRegression
 from river.naive_bayes import GaussianNB
 from river.preprocessing import StandardScaler
 
+from learners.bayes import GaussianBayes
 from learners.booster import Booster
 from learners.forest import AdaptiveRandomForest
+from learners.linear import Logistic
 
 _NEVER = 2**62
 
@@ -33,7 +35,7 @@ class ExpertError(ValueError):
 
 @runtime_checkable
 class RowExpert(Protocol):
-    """An expert that takes encoded rows as they are. It abstains by answering NaN."""
+    """An expert that takes encoded rows as they are. A booster abstains by answering NaN."""
 
     def predict_proba_row(self, row: NDArray[np.float64]) -> float:
         """The win probability."""
@@ -41,6 +43,32 @@ class RowExpert(Protocol):
 
     def learn_row(self, row: NDArray[np.float64], won: bool) -> None:
         """Take in one close."""
+        ...
+
+
+@runtime_checkable
+class Voter(Protocol):
+    """A row expert that wants back at the close what it thought at the signal.
+
+    Labels are late: by the time one comes, an ensemble has learned from trades side by side with
+    it, and what weighs its members would take that for skill.
+    """
+
+    def predict_with_votes(
+        self, row: NDArray[np.float64]
+    ) -> tuple[tuple[float, float, float], tuple[float, float]]:
+        """Win probability, expected return and probability of the stop; and the votes."""
+        ...
+
+    def learn_row(
+        self,
+        row: NDArray[np.float64],
+        won: bool,
+        return_pct: float,
+        stopped: float,
+        votes: tuple[float, float],
+    ) -> None:
+        """Take in one close; `stopped` is 1, 0, or NaN when the bot didn't say."""
         ...
 
 
@@ -66,7 +94,8 @@ class ExpertSpec:
     name
         What it is called in decisions and metrics.
     model
-        `base_rate`, `logistic`, `bayes`, `forest`, `lightgbm`, or the path of a River classifier
+        `base_rate`, `logistic`, `bayes`, `forest`, `lightgbm`, `river_logistic` or `river_bayes`
+        (River's own, which `logistic` and `bayes` are held to), or the path of a River classifier
         such as ``river.tree.HoeffdingAdaptiveTreeClassifier``.
     params
         Its constructor's arguments.
@@ -113,28 +142,32 @@ class BaseRate(Classifier):
         self.closes = cast(int, state["closes"])
 
 
-def _logistic(l2: float = 0.0, intercept_lr: float = 0.01) -> Classifier:
+def _river_logistic(l2: float = 0.0, intercept_lr: float = 0.01) -> Classifier:
     pipeline = StandardScaler() | LogisticRegression(l2=l2, intercept_lr=intercept_lr)
     return cast(Classifier, pipeline)  # it is one in all but its base class
 
 
 _NAMED: dict[str, Callable[..., Classifier]] = {
     "base_rate": BaseRate,
-    "logistic": _logistic,
-    "bayes": GaussianNB,
+    "logistic": Logistic,
+    "bayes": GaussianBayes,
     "forest": AdaptiveRandomForest,
     "river_forest": ARFClassifier,
     "lightgbm": Booster,
+    "river_logistic": _river_logistic,
+    "river_bayes": GaussianNB,
 }
 
 
-def build(spec: ExpertSpec, seed: int = 1) -> Classifier:
-    """A new expert as `spec` says. Raises `ExpertError`."""
+def build(spec: ExpertSpec, seed: int = 1, columns: int = 512) -> Classifier:
+    """A new expert as `spec` says, for rows of at most `columns`. Raises `ExpertError`."""
     make = _NAMED.get(spec.model) or _river_class(spec)
     params = dict(spec.params)
     taken = inspect.signature(make).parameters
     if "seed" in taken:
         params.setdefault("seed", seed)
+    if "max_columns" in taken:
+        params.setdefault("max_columns", columns)
     if "memory_estimate_period" in taken:
         params.setdefault("memory_estimate_period", _NEVER)
     try:

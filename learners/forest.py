@@ -1,7 +1,8 @@
 """The adaptive random forest as a River classifier, and its fast interface over rows.
 
-What it computes is told in `forest_kernels` (the ensemble), `hoeffding` (a tree), `hoeffding_leaf` (what a leaf
-predicts), `hoeffding_split`, `adwin` and `logit_pool`; how it lies in memory in `forest_layout`.
+What it computes is told in `forest_kernels` (the ensemble), `hoeffding` (a tree), `hoeffding_leaf`
+(what a leaf predicts), `hoeffding_split`, `adwin` and `logit_pool`; how it lies in memory in
+`forest_layout`.
 """
 
 import math
@@ -20,8 +21,8 @@ from learners.forest_layout import (
     DRIFT_DELTA,
     DRIFTS,
     FEATURES,
-    RANDOM,
     HEAD_NUMBERS,
+    RANDOM,
     VOTING,
     WARNING_DELTA,
     WARNINGS,
@@ -40,9 +41,10 @@ _SMALL = ("head", "numbers", "pool", "members", "records", "counts")
 class AdaptiveRandomForest(base.Classifier):
     """Adaptive random forest for two classes, of bounded size, in native code.
 
-    Rows (`predict_row`, `learn_row`) and dicts (`predict_proba_one`, `learn_one`) reach the same trees: a dict's names get
-    row positions as the stream shows them. NaN and None are missing values. A feature may first appear at any time: leaves that
-    have room, new leaves and new trees take it up. Features beyond `max_inputs` are ignored.
+    Rows (`predict_row`, `learn_row`) and dicts (`predict_proba_one`, `learn_one`) reach the same
+    trees: a dict's names get row positions as the stream shows them. NaN and None are missing
+    values. A feature may first appear at any time: leaves that have room, new leaves and new trees
+    take it up. Features beyond `max_inputs` are ignored.
 
     The same trees also keep each leaf's mean return and stop rate, for whoever learns with them.
 
@@ -63,15 +65,15 @@ class AdaptiveRandomForest(base.Classifier):
     max_nodes
         Bound on a tree's nodes; at it the tree no longer splits.
     max_active_leaves
-        Bound on a tree's leaves that still gather statistics for splits; the least promising are deactivated.
+        Bound on a tree's leaves that still gather statistics for splits; the least promising are
+        deactivated.
     max_inputs
         Bound on the number of features.
     seed
         Of the generator behind weights and feature subsets.
 
-    References
-    ----------
-    Gomes, H. M. et al. (2017). Adaptive random forests for evolving data stream classification. Machine Learning 106.
+    References ---------- Gomes, H. M. et al. (2017). Adaptive random forests for evolving data
+    stream classification. Machine Learning 106.
 
     Examples
     --------
@@ -126,20 +128,22 @@ class AdaptiveRandomForest(base.Classifier):
     # Rows
 
     def predict_row(self, row: NDArray[np.float64]) -> tuple[float, float, float]:
-        """Predict the probability of a win, the expected return (percent) and the probability of the stop.
+        """Predict a win's probability, the expected return (percent) and the stop's probability.
 
         The latter two are NaN until a return, or a stop, was learned.
         """
         self._fill(row)
-        return predict(self._words, self._numbers, self._row)[:3]
+        p, expected, stop, _, _ = predict(self._words, self._numbers, self._row)
+        return p, expected, stop
 
     def predict_with_votes(
         self, row: NDArray[np.float64]
     ) -> tuple[tuple[float, float, float], tuple[float, float]]:
-        """Predict as `predict_row` does, and give the votes to hand back when the outcome is learned.
+        """Predict as `predict_row` does, with the votes to hand back when learning the outcome.
 
-        They are the trees' mean probability and mean log odds. Where labels are late and trades overlap this matters: at the
-        close the trees already know how concurrent trades ended, and what calibrates the forest would take that for skill.
+        They are the trees' mean probability and mean log odds. Where labels are late and trades
+        overlap this matters: at the close the trees already know how concurrent trades ended, and
+        what calibrates the forest would take that for skill.
         """
         self._fill(row)
         p, expected, stop, mean, mean_log_odds = predict(self._words, self._numbers, self._row)
@@ -147,8 +151,7 @@ class AdaptiveRandomForest(base.Classifier):
 
     def predict_proba_row(self, row: NDArray[np.float64]) -> float:
         """Predict the probability of a win."""
-        self._fill(row)
-        return predict(self._words, self._numbers, self._row)[0]
+        return self.predict_row(row)[0]
 
     def learn_row(
         self,
@@ -160,7 +163,8 @@ class AdaptiveRandomForest(base.Classifier):
     ) -> None:
         """Learn how one trade ended; a return or a stop (0 or 1) that is not known is NaN.
 
-        `votes` are those `predict_with_votes` gave at the signal; without them the trees are asked again, now.
+        `votes` are those `predict_with_votes` gave at the signal; without them the trees are asked
+        again, now.
         """
         self._fill(row)
         if self._filled > self._words[FEATURES]:
@@ -176,7 +180,7 @@ class AdaptiveRandomForest(base.Classifier):
         )
 
     def _fill(self, row: NDArray[np.float64]) -> None:
-        """Copy `row` to where the kernels read it: a foreign dtype or layout would have them recompiled."""
+        """Copy `row` to where kernels read it: a foreign dtype or layout would recompile them."""
         n = min(len(row), self.max_inputs)
         self._row[:n] = row[:n]
         if n < self._filled:
@@ -196,14 +200,12 @@ class AdaptiveRandomForest(base.Classifier):
         if self._filled > self._words[FEATURES]:
             self._words[FEATURES] = self._filled
         won = 1 if y else 0
-        learn_event(
-            self._words, self._numbers, self._row, won, math.nan, math.nan, *UNKNOWN_VOTES
-        )
+        learn_event(self._words, self._numbers, self._row, won, math.nan, math.nan, *UNKNOWN_VOTES)
 
     def predict_proba_one(
         self, x: Mapping[base.typing.FeatureName, Any], **kwargs: Any
     ) -> dict[base.typing.ClfTarget, float]:
-        """Predict the probabilities of false and true for features `x`; names never learned are ignored."""
+        """Predict the probabilities of false and true; names never learned are ignored."""
         self._encode(x)
         p = predict(self._words, self._numbers, self._row)[0]
         return {False: 1.0 - p, True: p}
@@ -212,12 +214,11 @@ class AdaptiveRandomForest(base.Classifier):
         """Give each name the row position it has in `names`."""
         self._names = names
         self._positions = {name: i for i, name in enumerate(names)}
-        self._pack = struct.Struct(f"{len(names)}d").pack_into
-        # One name would give its bare value; a second one makes no difference to zip_longest's callers.
+        self._pack: Callable[..., None] = struct.Struct(f"{len(names)}d").pack_into
         self._values: Callable[[Mapping[base.typing.FeatureName, Any]], tuple[float, ...]]
         if len(names) > 1:
             self._values = itemgetter(*names)
-        else:
+        else:  # of one name an itemgetter gives the bare value
             self._values = lambda x: tuple(x[name] for name in names)
 
     def _encode(self, x: Mapping[base.typing.FeatureName, Any]) -> bool:
@@ -265,7 +266,7 @@ class AdaptiveRandomForest(base.Classifier):
         }
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """Take over what `state` gave, of a forest with the same bounds; from there both do the same.
+        """Take over what `state` gave, of a forest with the same bounds.
 
         Raises
         ------

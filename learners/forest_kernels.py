@@ -1,8 +1,9 @@
 """The forest's two entries: predict a row, learn a row.
 
-Gomes et al., *Adaptive Random Forests for Evolving Data Stream Classification* (Machine Learning, 2017): every tree
-learns an event with a Poisson weight; an ADWIN on its errors warns and starts a background tree, a stricter one calls
-drift and puts that in the tree's place. Only rising errors alarm. Votes weigh by recent log loss.
+Gomes et al., *Adaptive Random Forests for Evolving Data Stream Classification* (Machine Learning,
+2017): every tree learns an event with a Poisson weight; an ADWIN on its errors warns and starts a
+background tree, a stricter one calls drift and puts that in the tree's place. Only rising errors
+alarm. Votes weigh by recent log loss.
 """
 
 import math

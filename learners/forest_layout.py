@@ -1,7 +1,8 @@
-"""How a forest lies in two flat arrays, one of words and one of numbers, and the views kernels take of them.
+"""How a forest lies in two flat arrays, of words and of numbers, and the views taken of them.
 
-Two arrays instead of twenty because each array that Python hands to a kernel costs a fraction of a microsecond per call.
-Every tree owns two slots: one holds the tree that votes, the other its background tree, and a drift swaps them.
+Two arrays instead of twenty because each array that Python hands to a kernel costs a fraction of a
+microsecond per call. Every tree owns two slots: one holds the tree that votes, the other its
+background tree, and a drift swaps them.
 """
 
 import math
@@ -22,7 +23,8 @@ WARNING_DELTA, DRIFT_DELTA, RETURN_SEEN, RETURN, STOP_SEEN, STOP, WEIGHTS = rang
     SETTINGS_AND_ROOM, SETTINGS_AND_ROOM + 7
 )
 HEAD_NUMBERS = WEIGHTS + splitmix.MOST  # the Poisson weights' table
-# Words of a member: which of its two slots votes, whether the other one grows in the background, counts.
+# Words of a member: which of its two slots votes, whether the other one grows in the background,
+# counts.
 VOTING, GROWING, WARNINGS, DRIFTS = range(4)
 MEMBER_WORDS = 4
 # Numbers of a member: its vote's weight, decayed log loss and the weight of that.

@@ -19,24 +19,24 @@ MAX_RETURN_PCT = 1e6
 
 
 class _Recent:
-    """The last few returns and their summary, recomputed at each close so it can't drift."""
+    """The last few returns and their summary. The sum is taken anew, so it can't drift."""
 
-    __slots__ = ("returns", "summary")
+    __slots__ = ("returns", "summary", "wins")
 
     def __init__(self, returns: Iterable[float], closes: int) -> None:
-        self.returns: deque[float] = deque(returns, closes)
+        self.returns: deque[float] = deque(maxlen=closes)
+        self.wins = 0
         self.summary = (nan, nan)
-        self._summarise()
+        for return_pct in returns:
+            self.add(return_pct)
 
     def add(self, return_pct: float) -> None:
-        self.returns.append(return_pct)
-        self._summarise()
-
-    def _summarise(self) -> None:
-        count = len(self.returns)
-        if count:
-            wins = sum(1 for value in self.returns if value > 0.0)
-            self.summary = (wins / count, sum(self.returns) / count)
+        returns = self.returns
+        if len(returns) == returns.maxlen:
+            self.wins -= returns[0] > 0.0
+        returns.append(return_pct)
+        self.wins += return_pct > 0.0
+        self.summary = (self.wins / len(returns), sum(returns) / len(returns))
 
 
 class History:

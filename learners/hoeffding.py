@@ -1,12 +1,14 @@
-"""A Hoeffding tree of bounded size in flat arrays: finding a leaf, learning at it, splitting it, making room.
+"""A Hoeffding tree of bounded size in flat arrays: finding, learning at and splitting its leaves.
 
-Domingos and Hulten, *Mining High-Speed Data Streams* (KDD 2000), with the random feature subset per leaf of Gomes et al.,
-*Adaptive Random Forests for Evolving Data Stream Classification* (Machine Learning, 2017).
+Domingos and Hulten, *Mining High-Speed Data Streams* (KDD 2000), with the random feature subset per
+leaf of Gomes et al., *Adaptive Random Forests for Evolving Data Stream Classification* (Machine
+Learning, 2017).
 
-Two bounds hold for every tree. When all trackers are taken, the least promising leaf (the one with the least weight
-outside its majority class: what it could still gain by splitting) is deactivated for a more promising one, as VFDT does; a leaf
-that has become twice as promising as the least active one is activated again. When all nodes are taken the tree
-no longer splits, while its leaves go on learning, until drift replaces the tree.
+Two bounds hold for every tree. When all trackers are taken, a new leaf starts inactive; as in VFDT
+the least promising leaf (the one with the least weight outside its majority class: what it could
+still gain by splitting) is deactivated in favour of an inactive one once that has become twice as
+promising. When all nodes are taken the tree no longer splits, while its leaves go on learning,
+until drift replaces the tree.
 """
 
 import math
@@ -113,7 +115,7 @@ def plant(tree: Tree, features: int, random: Ints) -> None:
 @compiled
 def _child(tree: Tree, i: int, row: Floats) -> int:
     """Which child of inner node `i` takes `row`; a missing value goes where more weight went."""
-    left = tree.nodes[i, LEFT]
+    left = int(tree.nodes[i, LEFT])
     x = row[tree.nodes[i, FEATURE]]
     cut = tree.numbers[i, CUT]
     if x <= cut:
@@ -160,7 +162,7 @@ def votes(tree: Tree, i: int, row: Floats) -> tuple[float, float]:
 @compiled
 def _promise(tree: Tree, i: int) -> float:
     """Weight that leaf `i` gets wrong: what a split could win."""
-    return min(tree.numbers[i, LOST], tree.numbers[i, WON])
+    return float(min(tree.numbers[i, LOST], tree.numbers[i, WON]))
 
 
 @compiled
@@ -193,7 +195,7 @@ def _leaf(tree: Tree, i: int, parent: int, lost: float, won: float) -> None:
 
 @compiled
 def _split(tree: Tree, i: int, feature: int, best: Floats, features: int, random: Ints) -> None:
-    """Turn leaf `i` into an inner node with two leaves, the more promising one surely active."""
+    """Turn leaf `i` into an inner node with two leaves, the more promising one active."""
     t = tree.nodes[i, TRACKED]
     left = tree.counts[NODES]
     tree.counts[NODES] = left + 2
@@ -210,17 +212,11 @@ def _split(tree: Tree, i: int, feature: int, best: Floats, features: int, random
         t = tree.counts[TRACKERS]
         tree.counts[TRACKERS] = t + 1
         _activate(tree, other, t, features, random)
-        return
-    least = _least_promising(tree)
-    if _promise(tree, least) < _promise(tree, other):
-        t = tree.nodes[least, TRACKED]
-        tree.nodes[least, TRACKED] = NONE
-        _activate(tree, other, t, features, random)
 
 
 @compiled
 def _try_split(tree: Tree, i: int, settings: Floats, features: int, random: Ints) -> None:
-    """Split leaf `i` if one feature's gain is surely the best, or the best ones are surely alike."""
+    """Split leaf `i` if one feature is surely the best, or the best are surely alike."""
     lost = tree.numbers[i, LOST]
     won = tree.numbers[i, WON]
     if lost == 0.0 or won == 0.0 or tree.counts[NODES] + 2 > tree.nodes.shape[0]:
@@ -271,7 +267,9 @@ def learn(
     features: int,
     random: Ints,
 ) -> None:
-    """Learn one event at leaf `i`, whose `votes` on it were `base` and `bayes`; split when it is time."""
+    """Learn one event at leaf `i`, whose `votes` on it were `base` and `bayes`; split when it is
+    time.
+    """
     numbers = tree.numbers[i]
     numbers[BASE_LOSS] += log_loss(base, won)
     numbers[BAYES_LOSS] += log_loss(bayes, won)

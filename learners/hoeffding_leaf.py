@@ -1,13 +1,15 @@
 """A Hoeffding leaf's statistics and what it predicts: its base rate mixed with a naive Bayes model.
 
-A leaf tracks a random subset of the features. Per tracked feature and class it keeps the weight, mean, sum of squared
-deviations (Welford), minimum and maximum: enough for a Gaussian naive Bayes and for finding splits. These *trackers* are
-taken from a pool; a leaf without one is *inactive* and predicts its base rate.
+A leaf tracks a random subset of the features. Per tracked feature and class it keeps the weight,
+mean, sum of squared deviations (Welford), minimum and maximum: enough for a Gaussian naive Bayes
+and for finding splits. These *trackers* are taken from a pool; a leaf without one is *inactive* and
+predicts its base rate.
 
-MOA and River choose, per leaf, whichever of base rate and naive Bayes was more often right (Holmes et al. 2005). A
-probability needs more than being right: here the two are mixed by their log loss in the leaf so far. And a feature
-that was constant within a class has variance zero there. River skips its term, MOA calls any other value impossible; here both
-classes' Gaussians are drawn towards the leaf's pooled one by a few observations' weight, so that neither happens.
+MOA and River choose, per leaf, whichever of base rate and naive Bayes was more often right (Holmes
+et al. 2005). A probability needs more than being right: here the two are mixed by their log loss in
+the leaf so far. And a feature that was constant within a class has variance zero there. River skips
+its term, MOA calls any other value impossible; here both classes' Gaussians are drawn towards the
+leaf's pooled one by a few observations' weight, so that neither happens.
 """
 
 import math

@@ -1,7 +1,9 @@
-"""Where to split a Hoeffding leaf: the information gain of thresholds on Gaussian sketches of each feature.
+"""Where to split a Hoeffding leaf: the information gain of thresholds on Gaussian sketches of each
+feature.
 
-Domingos and Hulten, *Mining High-Speed Data Streams* (KDD 2000); the ten equidistant thresholds between a feature's
-extremes are MOA's and River's. Gains and thresholds equal River's `GaussianSplitter` to the last bit.
+Domingos and Hulten, *Mining High-Speed Data Streams* (KDD 2000); the ten equidistant thresholds
+between a feature's extremes are MOA's and River's. Gains and thresholds equal River's
+`GaussianSplitter` to the last bit.
 """
 
 import math
@@ -34,7 +36,7 @@ def entropy(a: float, b: float) -> float:
 @compiled
 def _below(tracker: Floats, c: int, threshold: float) -> float:
     """Estimate the weight of the class at offset `c` that lies at or below `threshold`."""
-    n = tracker[c + WEIGHT]
+    n = float(tracker[c + WEIGHT])
     if n == 0.0 or threshold < tracker[c + LOW]:
         return 0.0
     if threshold >= tracker[c + HIGH]:
@@ -42,7 +44,7 @@ def _below(tracker: Floats, c: int, threshold: float) -> float:
     if n <= 1.0:
         return 0.0
     sigma = math.sqrt(tracker[c + SQUARES] / (n - 1.0))
-    if sigma == 0.0:
+    if not sigma > 0.0:
         return 0.0
     return 0.5 * (1.0 + math.erf((threshold - tracker[c + MEAN]) / sigma / math.sqrt(2.0))) * n
 
@@ -93,5 +95,5 @@ def propose(tracker: Floats, before: float, best: Floats) -> None:
 
 @compiled
 def hoeffding_bound(delta: float, weight: float) -> float:
-    """How far, but for a chance of `delta`, a mean of `weight` gains in [0, 1] may be from the truth."""
+    """How far a mean of `weight` gains in [0, 1] may be from the truth, but for chance `delta`."""
     return math.sqrt(math.log(1.0 / delta) / (2.0 * weight))

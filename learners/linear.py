@@ -91,9 +91,9 @@ def _learn(model: Floats, row: Floats, won: int) -> None:
 class Logistic(Classifier):
     """Logistic regression on standardised features, in native code and bounded memory.
 
-    Rows (`predict_proba_row`, `learn_row`) are any one-dimensional contiguous float64 arrays, also
-    read-only ones, and may get longer; dicts reach the same weights by columns of their own. Held to
-    River's pipeline by tests, but for the last bits: sums run in the order of the columns.
+    Rows (`predict_proba_row`, `learn_row`) are one-dimensional contiguous float64 arrays, read-only
+    or not, and may get longer; dicts reach the same weights by columns of their own. Tests hold it
+    to River's but for the last bits: sums run in the order of the columns.
 
     Parameters
     ----------
@@ -146,8 +146,23 @@ class Logistic(Classifier):
         self._named.learn(x)
         _learn(self._model, self._named.row(x), bool(y))
 
+    def terms(self, row: NDArray[np.float64]) -> tuple[list[float], float]:
+        """What each column of `row` adds to the log odds, weight times scaled value; the intercept.
+
+        Summed in that order they are the log odds of `predict_proba_row`.
+        """
+        known = min(len(row), int(self._model[_COLUMNS]))
+        x, table = row[:known], self._table()[:known]
+        there = ~np.isnan(x) & (table[:, _VARIANCE] > 0.0)
+        spread = np.sqrt(np.where(there, table[:, _VARIANCE], 1.0))
+        terms = np.where(there, table[:, _WEIGHT] * ((x - table[:, _MEAN]) / spread), 0.0)
+        return terms.tolist(), float(self._model[_INTERCEPT])
+
     def state(self) -> dict[str, object]:
-        """All that `restore` needs; `table` has shape (columns, 4): count, mean, variance, weight."""
+        """All that `restore` needs; `table` has shape (columns, 4).
+
+        Its last axis is count, mean, variance and weight.
+        """
         columns = int(self._model[_COLUMNS])
         return {
             "closes": self.closes,

@@ -1,9 +1,10 @@
-"""One probability from many trees: their mean and their mean log odds, weighed by an online logistic regression.
+"""One probability from many trees: their mean and mean log odds in an online logistic regression.
 
-The plain mean of trees' probabilities is too timid where trees agree for different reasons, their mean log odds too bold where
-they err together (Satopää et al., *Combining multiple probability predictions using a simple logit model*, 2014).
-Which of the two, and how sharp, differs between streams and over time, so it is learned: an extended Kalman filter on the three
-coefficients, which drift as a random walk (Penny and Roberts, *Dynamic logistic regression*, 1999).
+The plain mean of trees' probabilities is too timid where trees agree for different reasons, their
+mean log odds too bold where they err together (Satopää et al., *Combining multiple probability
+predictions using a simple logit model*, 2014). Which of the two, and how sharp, differs between
+streams and over time, so it is learned: an extended Kalman filter on the three coefficients, which
+drift as a random walk (Penny and Roberts, *Dynamic logistic regression*, 1999).
 """
 
 import math

@@ -13,15 +13,71 @@ could not answer, and trades that overlap tend to win and lose together, so that
 them at its full word runs after noise.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from math import log, nan
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drift.native import BUFFER, INTEGER, NOTHING, NUMBER, READ_ONLY, Floats, entry, ready
+
 SHARE_RATES = (0.0, 0.001, 0.01, 0.1)
 """How often, per close, the best expert may change: the stories that compete."""
+
+# Rows of the table that the kernels work on, with one column an expert: what is known of the
+# experts, then for each share rate the joint weights.
+_PRIOR, _WEIGHT, _LOSSES, _AWAKE, _LOSS, _RATIO = range(6)
+_JOINT = 6
+
+
+@entry(NUMBER, BUFFER, READ_ONLY)
+def _predict(table: Floats, p: Floats) -> float:
+    """The mean of `p` by the weights of those that are awake."""
+    weights = table[_WEIGHT * p.size : (_WEIGHT + 1) * p.size]
+    mean = 0.0
+    total = 0.0
+    for i in range(p.size):
+        if p[i] == p[i]:
+            mean += weights[i] * p[i]
+            total += weights[i]
+    return mean / total if total > 0.0 else 0.5
+
+
+@entry(NOTHING, BUFFER, READ_ONLY, READ_ONLY, INTEGER, NUMBER, NUMBER)
+def _learn(flat: Floats, p: Floats, rates: Floats, won: int, counts: float, restart: float) -> None:
+    """Take in one close that counts as `counts` of one."""
+    table = flat.reshape((-1, p.size))
+    weights = table[_WEIGHT]
+    joint = table[_JOINT:]
+    mean = 0.0
+    total = 0.0
+    for i in range(p.size):
+        table[_LOSS, i] = math.nan
+        if p[i] == p[i]:
+            likelihood = p[i] if won else 1.0 - p[i]
+            table[_LOSS, i] = -math.log(likelihood)
+            table[_LOSSES, i] += table[_LOSS, i]
+            table[_AWAKE, i] += 1.0
+            table[_RATIO, i] = likelihood**counts
+            mean += weights[i] * table[_RATIO, i]
+            total += weights[i]
+    # A sleeper is taken to have said what the mixture did: divided by that, it stays as it is.
+    scale = total / mean if total > 0.0 else 1.0
+    total = 0.0
+    for r in range(rates.size):
+        for i in range(p.size):
+            if p[i] == p[i]:
+                joint[r, i] *= table[_RATIO, i] * scale
+            total += joint[r, i]
+    keep = (1.0 - restart) / total  # 1, but for rounding
+    weights[:] = 0.0
+    for r in range(rates.size):
+        share = keep * rates[r] * joint[r].sum() + restart / rates.size
+        stay = keep * (1.0 - rates[r])
+        for i in range(p.size):
+            joint[r, i] = stay * joint[r, i] + share * table[_PRIOR, i]
+            weights[i] += joint[r, i]
 
 
 class Mixture:
@@ -62,37 +118,45 @@ class Mixture:
         self.names = list(names)
         self.rates = list(rates)
         self.restart = restart
-        given = [1.0] * len(names) if prior is None else list(prior)
-        total = sum(given)
-        self.prior = [weight / total for weight in given]
-        self.losses = [0.0] * len(names)
-        """Each expert's cumulative log loss, in nats, over the closes for which it was awake."""
-        self.awake = [0] * len(names)
-        """For how many closes each expert was awake."""
+        given = np.ones(len(names)) if prior is None else np.array(prior, np.float64)
+        self._flat = np.zeros((_JOINT + len(rates)) * len(names))
+        self._table[_PRIOR] = given / given.sum()
+        self._rates = np.array(rates, np.float64)
+        ready(_predict, _learn)
         self.reset()
 
     def reset(self) -> None:
         """Forget which experts were good: back to the prior weights."""
-        # joint[r][i]: the weight of the story that i is the best now and changes come at rate r.
-        self._joint = [[weight / len(self.rates) for weight in self.prior] for _ in self.rates]
-        self._weights = list(self.prior)
+        # joint[r, i]: the weight of the story that i is the best now and changes come at rate r.
+        self._table[_JOINT:] = self._table[_PRIOR] / len(self.rates)
+        self._sum_up()
+
+    @property
+    def prior(self) -> list[float]:
+        """Each expert's weight at first. They sum to 1."""
+        return cast(list[float], self._table[_PRIOR].tolist())
 
     @property
     def weights(self) -> list[float]:
         """Each expert's weight, summed over the rates. They sum to 1."""
-        return list(self._weights)
+        return cast(list[float], self._table[_WEIGHT].tolist())
+
+    @property
+    def losses(self) -> list[float]:
+        """Each expert's cumulative log loss, in nats, over the closes for which it was awake."""
+        return cast(list[float], self._table[_LOSSES].tolist())
+
+    @property
+    def awake(self) -> list[int]:
+        """For how many closes each expert was awake."""
+        return [int(closes) for closes in self._table[_AWAKE]]
 
     def predict(self, p: NDArray[np.float64]) -> float:
         """The mixture's win probability from the experts' `p`, of shape (experts,), NaN: abstains.
 
         0.5 when all abstain.
         """
-        mean = total = 0.0
-        for value, weight in zip(p.tolist(), self._weights, strict=True):
-            if value == value:  # only NaN differs from itself
-                mean += weight * value
-                total += weight
-        return mean / total if total > 0.0 else 0.5
+        return _predict(self._flat, p)
 
     def learn(self, p: NDArray[np.float64], won: bool, age: int = 0) -> NDArray[np.float64]:
         """Take in one close. Returns each expert's log loss of it, NaN where it abstained.
@@ -100,54 +164,32 @@ class Mixture:
         `p` are the probabilities in (0, 1) as they were frozen at the signal, `age` is how many
         closes were learned between the signal and this close.
         """
-        counts = 1.0 / (1 + age)
-        frozen = p.tolist()
-        losses = [nan] * len(frozen)
-        ratios = [1.0] * len(frozen)
-        mean = total = 0.0
-        for i, value in enumerate(frozen):
-            if value == value:
-                likelihood = value if won else 1.0 - value
-                losses[i] = -log(likelihood)
-                self.losses[i] += losses[i]
-                self.awake[i] += 1
-                ratios[i] = likelihood**counts
-                mean += self._weights[i] * ratios[i]
-                total += self._weights[i]
-        # A sleeper is taken to have said what the mixture did: divided by that, it stays as it is.
-        scale = total / mean if total > 0.0 else 1.0
-        joint = [
-            [
-                weight if value != value else weight * ratio * scale
-                for weight, ratio, value in zip(row, ratios, frozen, strict=True)
-            ]
-            for row in self._joint
-        ]
-        total = sum(map(sum, joint))  # 1, but for rounding
-        keep = (1.0 - self.restart) / total
-        afresh = self.restart / len(self.rates)
-        for r, rate in enumerate(self.rates):
-            share = keep * rate * sum(joint[r]) + afresh
-            stay = keep * (1.0 - rate)
-            joint[r] = [
-                stay * weight + share * prior
-                for weight, prior in zip(joint[r], self.prior, strict=True)
-            ]
-        self._joint = joint
-        self._weights = [sum(column) for column in zip(*joint, strict=True)]
-        return np.array(losses)
+        _learn(self._flat, p, self._rates, won, 1.0 / (1 + age), self.restart)
+        n = len(self.names)
+        return self._flat[_LOSS * n : (_LOSS + 1) * n].copy()
 
     def state(self) -> dict[str, object]:
         """All that `restore` needs; `joint` has shape (rates, experts)."""
         return {
-            "joint": np.array(self._joint),
-            "losses": np.array(self.losses),
-            "awake": list(self.awake),
+            "joint": self._table[_JOINT:].copy(),
+            "losses": self._table[_LOSSES].copy(),
+            "awake": self.awake,
         }
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Go on exactly as the mixture whose `state` this is."""
-        self._joint = cast(NDArray[np.float64], state["joint"]).tolist()
-        self._weights = [sum(column) for column in zip(*self._joint, strict=True)]
-        self.losses = cast(NDArray[np.float64], state["losses"]).tolist()
-        self.awake = list(cast(list[int], state["awake"]))
+        self._table[_JOINT:] = cast(NDArray[np.float64], state["joint"])
+        self._table[_LOSSES] = cast(NDArray[np.float64], state["losses"])
+        self._table[_AWAKE] = cast(list[int], state["awake"])
+        self._sum_up()
+
+    @property
+    def _table(self) -> NDArray[np.float64]:
+        return self._flat.reshape(-1, len(self.names))
+
+    def _sum_up(self) -> None:
+        """Each expert's weight from the joint ones, in the order of `_learn`, to the same bits."""
+        weights = self._table[_WEIGHT]
+        weights[:] = 0.0
+        for row in self._table[_JOINT:]:
+            weights += row

@@ -1,4 +1,4 @@
-"""Rows for experts that are asked with River's dicts: each name gets a column when it first appears."""
+"""Rows for experts that are asked with River's dicts: a name gets a column when it appears."""
 
 from collections.abc import Hashable, Mapping
 from math import nan

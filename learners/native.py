@@ -1,13 +1,14 @@
-"""How kernels are compiled: by numba, never reordering floating point, cached on disk where the disk allows.
+"""How kernels are compiled: by numba, never reordering floating point, cached where possible.
 
-`compiled` is for kernels called by kernels, `entry` for the few that Python calls. Nothing is compiled at import, but
-at an entry's first call: what has entries offers a warm-up, so that no decision waits for a compiler.
+`compiled` is for kernels called by kernels, `entry` for the few that Python calls. Nothing is
+compiled at import, but at an entry's first call: what has entries offers a warm-up, so that no
+decision waits for a compiler.
 """
 
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Kernels only ever look into arrays that Python owns. Without numba's runtime they allocate nothing and count no references,
-# which took a third of the time.
-_HOW = {"error_model": "numpy", "_nrt": False}
+# Kernels only ever look into arrays that Python owns. Without numba's runtime they allocate nothing
+# and count no references, which took a third of the time. So no kernel may return an array to
+# Python, nor be called by code compiled otherwise.
+_HOW: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,10 +32,11 @@ def compiled(kernel: Callable[P, R]) -> Callable[P, R]:
 
 
 def entry(kernel: Callable[P, R]) -> Callable[P, R]:
-    """Compile `kernel` for calls from Python; without a writable cache directory, anew in each process.
+    """Compile `kernel` for calls from Python; with nowhere to cache it, anew in each process.
 
-    numba's cache looks at the kernel's own file and its closure, not at what it calls. An entry must therefore close
-    over `sources`, the digest of all files it is made of, or an upgrade could run old code.
+    numba's cache looks at the kernel's own file and its closure, not at what it calls. An entry
+    must therefore close over `sources`, the digest of all files it is made of, or an upgrade could
+    run old code.
     """
     try:
         return cast(Callable[P, R], numba.njit(cache=True, **_HOW)(kernel))

@@ -8,7 +8,7 @@ a replay sees the same failures.
 from collections.abc import Hashable, Mapping, Sequence
 from copy import deepcopy
 from math import nan
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,30 @@ from river.base import Classifier
 
 from learners.booster import Booster
 from learners.encoding import FeatureEncoder
-from learners.experts import BaseRate, ExpertError, ExpertSpec, RowExpert, Stateful, build
+from learners.experts import (
+    BaseRate,
+    ExpertError,
+    ExpertSpec,
+    RowExpert,
+    Stateful,
+    Voter,
+    build,
+)
+from learners.forest import UNKNOWN_VOTES
 
 LOWEST, HIGHEST = 0.001, 0.999
 """No expert is believed to be surer than this."""
+
+
+class Forecast(NamedTuple):
+    """What a panel says of a row.
+
+    `p` holds each expert's win probability within [0.001, 0.999], NaN where it abstains, of shape
+    (experts,); `votes` is to be handed back when the outcome is known, of shape (voters, 2).
+    """
+
+    p: NDArray[np.float64]
+    votes: NDArray[np.float64]
 
 
 class ExpertPanel:
@@ -42,9 +62,10 @@ class ExpertPanel:
         self._specs = list(specs)
         self._encoder = encoder
         self._seed = seed
-        self._models = [build(spec, seed) for spec in specs]
+        self._models = [build(spec, seed, encoder.max_columns) for spec in specs]
         # Asked once: checking a protocol takes longer than most experts do.
         self._by_row = [isinstance(model, RowExpert) for model in self._models]
+        self._voters = [i for i, m in enumerate(self._models) if isinstance(m, Voter)]
         # A base rate has its prior; a booster abstains by itself.
         self._at_once = [isinstance(model, BaseRate | Booster) for model in self._models]
         self._classes = [[False, False] for _ in specs]  # saw a loss, saw a win
@@ -63,21 +84,25 @@ class ExpertPanel:
         found = zip(self.names, self._failures, strict=True)
         return {name: failure for name, failure in found if failure[0]}
 
-    def predict(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Each expert's win probability, of shape (experts,), within [0.001, 0.999].
+    def predict(self, row: NDArray[np.float64]) -> Forecast:
+        """What each expert says of `row`.
 
-        NaN where an expert abstains: it has no champion, has not seen a win and a loss yet, or
-        failed. One whose answer isn't a number has overflowed and starts afresh.
+        An expert abstains when it has no champion, has not seen a win and a loss yet, or failed.
+        One whose answer isn't a number has overflowed and starts afresh.
         """
+        votes = [UNKNOWN_VOTES] * len(self._voters)
         view: dict[Hashable, float] | None = None
         out = [nan] * len(self._models)
         for i, model in enumerate(self._models):
             try:
                 if not self._at_once[i] and self._classes[i] != [True, True]:
                     continue
-                if self._by_row[i]:
+                if i in self._voters:
+                    (p, _, _), cast_now = cast(Voter, model).predict_with_votes(row)
+                    votes[self._voters.index(i)] = cast_now
+                elif self._by_row[i]:
                     p = cast(RowExpert, model).predict_proba_row(row)
-                    if p != p:
+                    if p != p and self._at_once[i]:
                         continue
                 else:
                     if view is None:
@@ -94,15 +119,29 @@ class ExpertPanel:
                 self.reset(self.names[i])
             else:
                 out[i] = LOWEST if p < LOWEST else HIGHEST if p > HIGHEST else p
-        return np.array(out)
+        return Forecast(np.array(out), np.array(votes))
 
-    def learn(self, row: NDArray[np.float64], won: bool) -> None:
-        """Teach each expert one close, once. One that fails half-way starts afresh."""
+    def learn(
+        self,
+        row: NDArray[np.float64],
+        won: bool,
+        return_pct: float,
+        stopped: bool | None,
+        votes: NDArray[np.float64],
+    ) -> None:
+        """Teach each expert one close, once. One that fails half-way starts afresh.
+
+        `row` and `votes` are those of the signal, `stopped` is None when the bot didn't say.
+        """
         view: dict[Hashable, float] | None = None
         for i, model in enumerate(self._models):
             self._classes[i][won] = True
             try:
-                if self._by_row[i]:
+                if i in self._voters:
+                    mean, log_odds = votes[self._voters.index(i)].tolist()
+                    ended = nan if stopped is None else float(stopped)
+                    cast(Voter, model).learn_row(row, won, return_pct, ended, (mean, log_odds))
+                elif self._by_row[i]:
                     cast(RowExpert, model).learn_row(row, won)
                 else:
                     if view is None:
@@ -115,7 +154,7 @@ class ExpertPanel:
     def reset(self, name: str) -> None:
         """Let the expert called `name` start afresh."""
         i = self.names.index(name)
-        self._models[i] = build(self._specs[i], self._seed)
+        self._models[i] = build(self._specs[i], self._seed, self._encoder.max_columns)
         self._classes[i] = [False, False]
 
     def state(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""SplitMix64: a random generator whose whole state is one word of an array, so it is saved with the model.
+"""SplitMix64: a random generator whose whole state is one word, saved with the model.
 
 Steele, Lea and Flood, *Fast Splittable Pseudorandom Number Generators* (OOPSLA 2014).
 """

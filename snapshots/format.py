@@ -46,6 +46,8 @@ MAGIC = b"clsnap\r\n"
 MAX_BYTES = 1 << 30
 """Of a file, and of its parts decompressed."""
 MAX_MANIFEST_BYTES = 1 << 20
+MAX_SECONDS = 60.0
+"""How long the pickle may take to load. All else takes a time that its size bounds."""
 MIN_KEY_BYTES = 16
 
 _ORDER: tuple[PartName, ...] = ("document", "arrays", "objects")
@@ -173,7 +175,8 @@ def read(
     document, arrays, objects = _parts(data, manifest, name)
     try:
         table = orjson.loads(document)
-        tree = tree_of(table["tree"], _arrays(table["arrays"], arrays), pickles.load(objects))
+        loaded = pickles.load(objects, MAX_SECONDS)
+        tree = tree_of(table["tree"], _arrays(table["arrays"], arrays), loaded)
     except (SnapshotUnsupported, LookupError, TypeError, ValueError) as error:
         raise SnapshotUnsupported(f"{name} is signed, but {error}") from error
     return Snapshot(name, data[-_SHA256_BYTES:].hex(), manifest, tree)

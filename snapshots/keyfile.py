@@ -15,19 +15,25 @@ def load_key(path: Path) -> bytes:
     """The key in the file `path`, made with mode 0600 and 32 random bytes if there is none.
 
     A new key is written beside and linked into place, so that of two processes on their first run
-    both end with the same one. Raises `SnapshotKeyError` when others may read or write the file,
-    when it holds no key, or when it can't be read or made.
+    both end with the same one. Raises `SnapshotKeyError` when the file is another user's, when
+    others may read or write it, when it holds no key, or when it can't be read or made.
     """
     try:
         if not path.exists():
             _make(path)
         with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            status = os.fstat(file.fileno())
+            mode = stat.S_IMODE(status.st_mode)
             key = file.read(KEY_BYTES + 1)
     except OSError as error:
         raise SnapshotKeyError(
             f"the key file {path} can't be used: {error.strerror}; mend that, or name another file"
         ) from error
+    if status.st_uid != os.geteuid():
+        raise SnapshotKeyError(
+            f"the key file {path} belongs to user {status.st_uid}, who knows the key; put a file of"
+            f" this user's own ({os.geteuid()}) there"
+        )
     if mode & 0o077:
         raise SnapshotKeyError(
             f"the key file {path} has mode {mode:04o}, so others can get at it; "

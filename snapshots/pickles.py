@@ -11,10 +11,16 @@ import copyreg
 import pickle
 from collections.abc import Sequence
 from io import BytesIO
+from math import inf
+from time import monotonic
 from types import FunctionType, MethodType
+from typing import TYPE_CHECKING
 
 from snapshots.errors import SnapshotUnsupported
 from snapshots.reducers import REDUCERS
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 PROTOCOL = 4
 
@@ -138,18 +144,46 @@ def dump(objects: Sequence[object]) -> bytes:
     return buffer.getvalue()
 
 
-def load(data: bytes | memoryview) -> list[object]:
-    """What `dump` was given. Raises `SnapshotUnsupported` for names that aren't on the list.
+def load(data: bytes | memoryview, seconds: float = inf) -> list[object]:
+    """What `dump` was given.
 
+    Raises `SnapshotUnsupported` for names that aren't on the list, or when it has taken `seconds`.
     Call it only for bytes that are signed, or that this process just made.
     """
     try:
-        loaded = _Unpickler(BytesIO(data), fix_imports=False).load()
+        loaded = _Unpickler(_Timed(data, seconds), fix_imports=False).load()
     except _UNLOADABLE as error:
         raise SnapshotUnsupported(f"a pickle can't be loaded: {error}") from error
     if type(loaded) is not list:
         raise SnapshotUnsupported(f"a pickle holds a {type(loaded).__name__}, not a list")
     return loaded
+
+
+class _Timed(BytesIO):
+    """Bytes that are given out for so many seconds. A pickle is read frame by frame."""
+
+    def __init__(self, data: bytes | memoryview, seconds: float) -> None:
+        super().__init__(data)
+        self._seconds = seconds
+        self._deadline = monotonic() + seconds
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._check()
+        return super().read(size)
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        self._check()
+        return super().readinto(buffer)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        self._check()
+        return super().readline(size)
+
+    def _check(self) -> None:
+        if monotonic() > self._deadline:
+            raise SnapshotUnsupported(
+                f"a pickle takes longer than {self._seconds:g} s to load; bound the experts' memory"
+            )
 
 
 class _Unpickler(pickle.Unpickler):

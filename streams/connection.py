@@ -1,7 +1,8 @@
 """One address, one connection: a Redis somewhere, one embedded in a folder, or one in memory.
 
 ========================  =====================================================================
-``redis://``              any Redis >= 6.2 or Valkey; ``rediss://`` with TLS
+``redis://``              any Redis >= 6.2 or Valkey
+``rediss://``             the same with TLS; see `docs/security.md` for certificates
 ``unix://PATH``           the same over a Unix socket
 ``embedded://DIR``        a server process of our own, its data kept in the folder DIR
 ``memory://NAME``         a fake in this process; whoever names the same NAME sees the same data
@@ -39,6 +40,7 @@ SOCKET_TIMEOUT_S = 10.0
 
 _SCHEMES = "redis://HOST:PORT, rediss://, unix://PATH, embedded://DIR or memory://NAME"
 _CONNECT_TIMEOUT_S = 5.0
+_HIDDEN = "..."
 # RESP2 always: one shape of reply from every server and every release of redis-py.
 _PROTOCOL = 2
 
@@ -84,6 +86,14 @@ _TRANSLATIONS: tuple[
         "MISCONF",
         ServerError,
         "it can't write to its disk: free space there or mend its folder",
+    ),
+    (
+        (),
+        "CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER|UNKNOWN_CA|CERTIFICATE_REQUIRED"
+        "|HANDSHAKE_FAILURE",
+        ServerError,
+        "check that it speaks TLS, its host name, and ssl_ca_certs, ssl_certfile and ssl_keyfile "
+        "in the address",
     ),
     (
         (raw.BusyLoadingError, raw.ClusterDownError, raw.TryAgainError),
@@ -204,19 +214,35 @@ def connect(address: str) -> Connection:
 
 
 def masked(address: str) -> str:
-    """`address` fit for messages: its password starred, its query left out."""
+    """`address` fit for messages: its password starred, its query left out.
+
+    Of one whose parts can't be told for sure, because a password holds what should have been
+    percent-encoded, only the scheme is left.
+    """
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        return "..." if "@" in address else address
+    if scheme in ("embedded", "memory"):
+        return address
     try:
         parts = urlsplit(address)
         _ = parts.port
     except ValueError:
-        return address.partition("://")[0] + "://..."
+        return f"{scheme}{separator}{_HIDDEN}"
     userinfo, at, host = parts.netloc.rpartition("@")
     user, colon, _ = userinfo.partition(":")
-    netloc = f"{user}{colon}{'***' if colon else ''}{at}{host}"
-    return f"{parts.scheme}://{netloc}{parts.path}" if parts.scheme else address
+    if "@" in user or "@" in rest[len(parts.netloc) :]:
+        return f"{scheme}{separator}{_HIDDEN}"
+    return f"{scheme}{separator}{user}{colon}{'***' if colon else ''}{at}{host}{parts.path}"
 
 
 def _connect_url(url: str, shown: str, server: "EmbeddedServer | None" = None) -> Connection:
+    if shown.endswith(_HIDDEN):
+        # Going on, its errors would hold parts of the password.
+        raise AddressError(
+            f"{shown} can't be read; write what is special in its password percent-encoded "
+            "(/ as %2F, @ as %40, # as %23, ? as %3F), and check its port"
+        )
     try:
         client = redis.Redis.from_url(
             url,

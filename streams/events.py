@@ -37,6 +37,11 @@ MAX_FEATURES = 256
 
 MAX_NAME = 128
 MAX_TEXT = 256
+MAX_DEAD_BYTES = 1_048_576
+"""Of bad input more is not kept: a server takes back no value much larger than those it gave."""
+MAX_COMPLAINTS = 1_000
+"""More faults of one event are not told apart: that would take longer than all else."""
+
 _INT64, _UINT64 = -(2**63), 2**64 - 1
 
 RFC3339_UTC = (
@@ -179,7 +184,7 @@ class Control(_Wire):
     sig: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", max_length=64)] = Field(
         description="HMAC-SHA256, hex, by the control key over the event without `sig`"
     )
-    args: dict[Name, FeatureValue] | None = None
+    args: Annotated[dict[Name, FeatureValue], Field(max_length=MAX_FEATURES)] | None = None
     v: Version | None = Field(None, description="version of this contract")
 
 
@@ -334,6 +339,8 @@ def read_entry(entry_id: str, data: bytes) -> Entry:
 
 def _reason(error: ValidationError, data: bytes, skip: int) -> str:
     """The first of pydantic's complaints about `data`, in one line."""
+    if error.error_count() > MAX_COMPLAINTS:
+        return f"it has {error.error_count()} faults; compare it with `closeloop schema`"
     details = error.errors(include_url=False)
     first = details[0]
     kind, value, place = first["type"], first["input"], first["loc"][skip:]
@@ -427,7 +434,8 @@ def trusted(model: type[Wire], /, **fields: object) -> Wire:
 
 
 def dead(stream: str, entry_id: str, reason: str, message: str, data: bytes) -> Dead:
-    """A dead letter that keeps the original bytes, whatever they are."""
+    """A dead letter that keeps the original bytes, whatever they are, up to `MAX_DEAD_BYTES`."""
+    data = data[:MAX_DEAD_BYTES]
     try:
         return Dead(
             stream=stream, entry_id=entry_id, reason=reason, message=message, data=data.decode()

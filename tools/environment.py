@@ -1,4 +1,4 @@
-"""Make the environment in `.venv` from requirements.lock, with a progress bar. Standard library only.
+"""Make the environment in `.venv` from requirements.lock. Needs the standard library only.
 
 python3 tools/environment.py
 """

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from engine.cli import live, setup, snapshot, tape
+from engine.cli import live, proof, setup, snapshot, tape
 from engine.config import ConfigError
 from engine.http import HttpError
 from engine.recovery import RecoveryError
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 live.add_to(app)
 tape.add_to(app)
+proof.add_to(app)
 snapshot.add_to(app)
 setup.add_to(app)
 

@@ -72,8 +72,10 @@ def test_a_file_that_cannot_be_written_is_one_line(closeloop: Command) -> None:
 def test_show_config_says_what_is_in_effect_and_masks_secrets(
     closeloop: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mine.toml").write_text("control_key = 'hush-hush'\n[worker]\nbatch = 7\n")
-    monkeypatch.setenv("CLOSELOOP_SNAPSHOTS__KEY", "hush-hush")
+    (tmp_path / "mine.toml").write_text(
+        "control_key = 'hush-hush-hush-hush'\n[worker]\nbatch = 7\n"
+    )
+    monkeypatch.setenv("CLOSELOOP_SNAPSHOTS__KEY", "hush-hush-hush-hush")
     given = ("--config", "mine.toml", "--address", "redis://bot:hush-hush@10.0.0.1/2")
     as_json = closeloop("show-config", "--json", *given)
     as_table = closeloop("show-config", *given)

@@ -118,7 +118,7 @@ def test_a_close_for_nothing_is_given_up_with_its_id_and_bytes():
     core = new_core()
     lonely = entries(close("ghost", 1))
     run(core, lonely)
-    outputs = run(core, entries(signal("a", 120), first=2))
+    outputs = run(core, entries(signal("a", 120), signal("b", 120), first=2))
     (letter,) = of_type(Dead, outputs)
     assert (letter.entry_id, letter.reason) == ("0-1", "orphan_close")
     assert letter.data == lonely[0].data.decode()
@@ -128,10 +128,46 @@ def test_a_close_for_nothing_is_given_up_with_its_id_and_bytes():
 def test_a_signal_without_a_close_expires_by_event_time_and_its_late_close_is_not_learned():
     core = new_core()
     days = 24 * 60 * 61
-    outputs = run(core, entries(signal("a"), signal("b", days), close("a", days + 1)))
+    later = [signal("b", days), signal("c", days)]
+    outputs = run(core, entries(signal("a"), *later, close("a", days + 1)))
     assert [a.code for a in of_type(Alert, outputs)] == ["signal_expired"]
     assert [d.reason for d in of_type(Dead, outputs)] == ["late_close"]
     assert core.model.closes == 0
+
+
+FAR = 4_000_000_000
+"""Minutes to a year beyond 9600."""
+
+
+@pytest.mark.parametrize("far", [FAR, -FAR // 4])
+@pytest.mark.parametrize("sent", [1, 40])
+def test_one_event_of_another_age_expires_nothing_however_often_it_is_sent(far, sent):
+    core = new_core()
+    mine = [signal("mine"), close("early", 1), *[signal(f"s{i}", i) for i in range(2)]]
+    run(core, entries(*mine, *[signal("liar", far)] * sent))
+    outputs = run(core, entries(*[close("liar", far)] * sent, *[close("lie", far)] * sent))
+    assert {type(output) for output in outputs} <= {Outcome}
+    assert "mine" in core.ledger.open
+    assert "early" in core.ledger.parked
+
+
+def test_nobody_waits_behind_an_event_from_the_future():
+    core = new_core()
+    far = [signal("liar", FAR), close("lie", FAR)]
+    days = 24 * 60 * 61
+    later = [signal(f"s{i}", days + i) for i in range(10)]
+    outputs = run(core, entries(*far, signal("mine"), close("early", 1), *later))
+    assert [a.subject for a in of_type(Alert, outputs)] == ["mine"]
+    assert ["early" in d.data for d in of_type(Dead, outputs)] == [True]
+
+
+def test_what_wrong_clocks_did_to_event_time_is_over_once_others_follow():
+    core = new_core()
+    wrong = [signal(f"w{i}", FAR) for i in range(20)]
+    run(core, entries(*wrong, *[signal(f"s{i}", i) for i in range(8)]))
+    outputs = run(core, entries(*[signal(f"t{i}", 10 + i) for i in range(20)]))
+    assert of_type(Alert, outputs) == []
+    assert core.counts["decisions"] == 48
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tests.engine.histories import at, close
 def opened(name: str, minutes: float = 0.0) -> OpenSignal:
     row = np.array([1.0, np.nan])
     return OpenSignal(
-        name, at(minutes), "S", "long", None, None, "take", 0.5, 0.0, 0.5, 1.0, 0, row, row
+        name, at(minutes), "S", "long", None, None, "take", 0.5, 0.0, 0.5, 1.0, 0, row, row, row
     )
 
 
@@ -51,6 +51,26 @@ def test_exactly_at_the_span_a_signal_is_still_open():
     book.open["a"] = opened("a")
     assert list(book.overdue(at(60))) == []
     assert [gone.signal_id for gone in book.overdue(at(60.01))] == ["a"]
+
+
+def test_who_is_ahead_of_event_time_is_passed_over_until_it_comes():
+    book = ledger()
+    for name, minutes in (("ahead", 500.0), ("b", 1.0), ("c", 2.0)):
+        book.open[name] = opened(name, minutes)
+    assert list(book.overdue(at(50))) == []
+    assert [gone.signal_id for gone in book.overdue(at(61.5))] == ["b"]
+    assert [gone.signal_id for gone in book.overdue(at(560.5))] == ["c", "ahead"]
+
+
+def test_a_parked_closes_notes_are_kept_as_bytes_alone():
+    book = ledger()
+    early = close("a", meta={"notes": [{}] * 1000})
+    book.park_close("0-1", encode(early), early)
+    assert book.parked["a"].close.meta is None
+    again = ledger()
+    again.restore(book.state(), ["0-1"])
+    assert again.parked == book.parked
+    assert again.parked["a"].data == encode(early)
 
 
 def test_times_survive_as_microseconds_exactly():

@@ -1,4 +1,4 @@
-"""The forest: River's contract, its state, missing and late features, outcomes, drift, and its cost."""
+"""The forest: River's contract, its state, missing and late features, outcomes and drift."""
 
 import copy
 import math
@@ -219,7 +219,7 @@ def test_a_drift_replaces_trees_and_a_steady_stream_does_not() -> None:
 
 
 def test_votes_frozen_at_the_signal_keep_late_labels_honest() -> None:
-    """Trades open together win together: trees that already know the others must not look skilled."""
+    """Trades open together win together: trees that know the others must not look skilled."""
     rng = np.random.default_rng(10)
     naive, frozen = (AdaptiveRandomForest(n_models=5, seed=3) for _ in range(2))
     losses = np.zeros((2, 300))
@@ -257,7 +257,7 @@ def test_the_state_of_thirty_trees_after_noise_stays_under_two_megabytes() -> No
 
 
 def test_phishing_is_learned_as_well_as_capymoas_forest_does() -> None:
-    """CapyMOA 0.15's forest of 10 trees: accuracy .905, log loss .245 (clipped at .001), over 3 seeds."""
+    """CapyMOA 0.15's forest of 10 trees over 3 seeds: accuracy .905, log loss .245."""
     losses, hits = [], []
     for seed in (1, 2, 3):
         forest, loss, accuracy = AdaptiveRandomForest(10, seed=seed), metrics.LogLoss(), 0

@@ -35,6 +35,16 @@ def test_the_window_equals_rivers_to_the_last_bit(
         assert window[VARIANCE] == helper.get_variance()
 
 
+def test_what_lies_free_in_a_window_is_zero_whatever_it_once_held() -> None:
+    window = np.zeros(adwin.SIZE)
+    for x in levels(np.random.default_rng(3), (3000, 0.1), (300, 0.9), (3000, 0.2)):
+        adwin.adwin_update(window, x, 0.002)
+        rows = window[adwin._HEAD :].reshape(adwin.ROWS, adwin._ROW)
+        free = np.arange(adwin._SLOTS) >= rows[:, :1]
+        assert not rows[:, 1 : 1 + adwin._SLOTS][free].any()
+        assert not rows[:, 1 + adwin._SLOTS :][free].any()
+
+
 def test_a_rise_alarms_within_a_few_hundred_inputs() -> None:
     window = np.zeros(adwin.SIZE)
     stream = levels(np.random.default_rng(1), (2000, 0.1), (400, 0.5))

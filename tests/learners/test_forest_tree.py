@@ -158,7 +158,7 @@ def test_no_tree_outgrows_its_bounds(seed: int, nodes: int) -> None:
 
 def test_at_the_bound_the_least_promising_leaf_gives_way() -> None:
     rng = np.random.default_rng(5)
-    # Left of zero everything loses: nothing to learn there. Right of it a second step is to be found.
+    # Left of zero everything loses: nothing to learn. Right of it a second step is to be found.
     rows = rng.uniform(-1, 1, size=(6000, 2))
     labels = ((rows[:, 0] > 0) & ((rows[:, 1] > 0) ^ (rng.random(6000) < 0.1))).astype(int)
     tree = a_tree(101, 2, features=2)
