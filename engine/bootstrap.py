@@ -87,6 +87,7 @@ def new_worker(
             start_from,
         )
         fitter.on_wait = worker.keep_lease
+        metrics.watch(lambda: worker.core)
         metrics.refit_wait_seconds.set_function(lambda: fitter.waited_seconds)
         try:
             yield worker

@@ -1,6 +1,10 @@
 """What a worker measures about itself, in Prometheus's form. Nothing here is read by the core."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from engine.core import COUNTS, Core
 
 LATENCY_BUCKETS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
@@ -8,7 +12,10 @@ LATENCY_BUCKETS = (
 
 
 class Metrics:
-    """The worker's instruments, in a registry of their own."""
+    """The worker's instruments, in a registry of their own.
+
+    What the core counts anyway is read when someone asks (`watch`), not written at every batch.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -75,3 +82,12 @@ class Metrics:
             "Times the state was rebuilt from a snapshot and the stream",
             registry=self.registry,
         )
+
+    def watch(self, core: Callable[[], Core]) -> None:
+        """Show the counters and weights of `core()`, the one at work at that moment."""
+        for kind in COUNTS:
+            self.counts.labels(kind).set_function(lambda kind=kind: core().counts[kind])
+        for i, name in enumerate(core().model.mixture.names):
+            self.expert_weight.labels(name).set_function(
+                lambda i=i: core().model.mixture.weights[i]
+            )

@@ -107,8 +107,6 @@ class Stretches:
             until = last
         elif last is not None:
             notes.append(f"nothing is committed after {until}")
-        if until == START:
-            notes.append("nothing is committed yet")
         if snapshot is not None:
             base = self._loaded(snapshot, checkpoint)
         elif first is not None:
@@ -119,14 +117,16 @@ class Stretches:
             base = self._earliest(checkpoint)
             if base.position != START:
                 notes.append(
-                    f"what was published up to {base.position} can't be checked: the input was"
-                    f" trimmed below {checkpoint.trimmed}, and no snapshot before that is kept"
+                    f"what was published up to {base.position} can't be checked: the input begins"
+                    f" at {self._transport.first_id()}, and no snapshot from before is kept"
                 )
         first = first or next_id(base.position)
         if order(first) <= order(base.position):
             raise SnapshotIncompatible(
                 f"{base.snapshot} is at {base.position}, not before {first}; name an earlier one"
             )
+        if order(first) > order(until):
+            notes.append(f"nothing is committed from {first} to {until}")
         decisions, outcomes = (self._edges(key) for key in self._outputs())
         verification = Verification(
             base.core,
@@ -258,7 +258,8 @@ class Stretches:
                     manifest.events,
                     manifest.state_digest if manifest.libraries == libraries() else None,
                 )
-        if until == checkpoint.position and checkpoint.decisions_digest:
+        ends = order(first) <= order(until) == order(checkpoint.position)
+        if ends and checkpoint.decisions_digest:
             entries = None if base.snapshot else checkpoint.entries
             yield Waypoint("the checkpoint", until, checkpoint.decisions_digest, entries)
 

@@ -312,11 +312,6 @@ class Worker:
         metrics.batch_seconds.observe(done - started)
         metrics.commit_seconds.observe(done - applied)
         metrics.last_commit.set(time())
-        for kind, count in self.core.counts.items():
-            metrics.counts.labels(kind).set(count)
-        mixture = self.core.model.mixture
-        for name, weight in zip(mixture.names, mixture.weights, strict=True):
-            metrics.expert_weight.labels(name).set(weight)
 
     def _patiently(self, operation: Callable[[], T]) -> T:
         """Do it, again and again while the server can't be reached."""
