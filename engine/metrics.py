@@ -1,6 +1,7 @@
 """What a worker measures about itself, in Prometheus's form. Nothing here is read by the core."""
 
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -86,8 +87,14 @@ class Metrics:
     def watch(self, core: Callable[[], Core]) -> None:
         """Show the counters and weights of `core()`, the one at work at that moment."""
         for kind in COUNTS:
-            self.counts.labels(kind).set_function(lambda kind=kind: core().counts[kind])
+            self.counts.labels(kind).set_function(partial(_count, core, kind))
         for i, name in enumerate(core().model.mixture.names):
-            self.expert_weight.labels(name).set_function(
-                lambda i=i: core().model.mixture.weights[i]
-            )
+            self.expert_weight.labels(name).set_function(partial(_weight, core, i))
+
+
+def _count(core: Callable[[], Core], kind: str) -> float:
+    return core().counts[kind]
+
+
+def _weight(core: Callable[[], Core], i: int) -> float:
+    return core().model.mixture.weights[i]

@@ -19,9 +19,10 @@ from snapshots import state_digest
 from streams import Connection, Decision, Entry, encode
 from tests.engine.conftest import Command
 from tests.engine.histories import QUICK, close, entries, history, new_core, run, signal
+from tests.engine.test_verify import HALF, half_way, serve
 from tests.engine.test_worker import Shard
 
-EVENTS = history(200)
+EVENTS = history(120)
 STREAM = entries(*EVENTS)
 KINDS = ("base_rate", "logistic", "bayes", "forest")
 CONFIG = QUICK.model_copy(
@@ -47,11 +48,11 @@ def before(signal_id: str) -> tuple[Core, Entry]:
 @pytest.fixture(scope="module")
 def late() -> Explanation:
     """Of a signal late enough for all experts to have a say."""
-    core, entry = before("s190")
+    core, entry = before("s110")
     (decision,) = [
         o
         for o in run(new_core(CONFIG), STREAM)
-        if o.__class__ is Decision and o.signal_id == "s190"
+        if o.__class__ is Decision and o.signal_id == "s110"
     ]
     return explain(core, entry, encode(decision))
 
@@ -74,9 +75,9 @@ def test_a_decision_published_otherwise_is_noticed() -> None:
 
 
 def test_explaining_leaves_the_state_that_applying_leaves() -> None:
-    core, entry = before("s120")
+    core, entry = before("s90")
     explain(core, entry)
-    applied, entry = before("s120")
+    applied, entry = before("s90")
     applied.apply(entry)
     assert state_digest(core.state()) == state_digest(applied.state())
 
@@ -97,7 +98,7 @@ def test_an_expert_that_abstains_has_no_share() -> None:
 
 
 def test_the_row_is_told_by_feature_with_what_is_missing(late: Explanation) -> None:
-    given = next(e for e in EVENTS if e.type == "signal" and e.signal_id == "s190").features
+    given = next(e for e in EVENTS if e.type == "signal" and e.signal_id == "s110").features
     assert late.row["edge"] == given["edge"]
     assert late.row["noise"] == given["noise"]
     assert late.row[f"session={given['session']}"] == 1.0
@@ -116,7 +117,7 @@ def test_terms_add_up_to_the_experts_log_odds(late: Explanation, name: str) -> N
 
 
 def test_the_champion_is_explained_on_the_row_that_it_is_asked_with() -> None:
-    core, entry = before("s190")
+    core, entry = before("s110")
     found = explain(core, entry)
     row = np.array([math.nan if x is None else x for x in found.row.values()])
     score = Scorer(core.model.panel["lightgbm"].text)(row)
@@ -226,8 +227,9 @@ def shard(connection: Connection, tmp_path, monkeypatch) -> Shard:
     made.config = made.config.model_copy(
         update={"core": CONFIG, "worker": WorkerConfig(batch=16, lease_ms=150)}
     )
-    made.publish(*EVENTS)
-    made.worker().run(until_idle=True)
+    for half in (EVENTS[:HALF], EVENTS[HALF:]):
+        made.publish(*half)
+        made.worker().run(until_idle=True)
     return made
 
 
@@ -237,7 +239,7 @@ def stretches(shard: Shard, connection: Connection) -> Stretches:
 
 def test_signals_of_a_shard_are_explained_from_the_nearest_snapshot(shard, connection) -> None:
     found = stretches(shard, connection)
-    for signal_id in ("s0", "s60", "s199"):
+    for signal_id in ("s0", "s60", "s119"):
         assert found.explain(signal_id).as_published is True
 
 
@@ -263,9 +265,8 @@ def test_a_decision_that_was_trimmed_is_explained_without_comparing(shard, conne
 
 @one_server
 def test_a_trimmed_history_is_said_to_be_one(shard, connection) -> None:
-    infos = sorted(shard.store.list(), key=lambda info: info.manifest.events)
     lease = shard.transport.acquire("one", 60_000)
-    shard.transport.trim(lease, infos[1].manifest.position)
+    shard.transport.trim(lease, half_way(shard).manifest.position)
     with pytest.raises(RecoveryError, match="no snapshot"):
         stretches(shard, connection).explain("s0")
     shard.redis.delete(shard.keys.decisions)
@@ -276,8 +277,8 @@ def test_a_trimmed_history_is_said_to_be_one(shard, connection) -> None:
 # The command
 
 SETTINGS = """
-[http]
-enabled = false
+[stream]
+address = "memory://explain-command"
 [core.refit]
 enabled = false
 [core.experts]
@@ -287,32 +288,33 @@ forest = {kind = "forest", params = {n_models = 3}}
 """
 
 
-def test_the_command_explains_from_streams_and_tapes(closeloop: Command, tmp_path) -> None:
+def test_the_command_explains_from_streams_and_tapes(
+    closeloop: Command, tmp_path, monkeypatch, capsys
+) -> None:
     (tmp_path / "closeloop.toml").write_text(SETTINGS)
     (tmp_path / "events.jsonl").write_bytes(b"".join(encode(e) + b"\n" for e in EVENTS))
-    where = ("--address", "memory://explain-command")
-    closeloop("publish", "events.jsonl", *where)
-    assert closeloop("run", "--until-idle", *where).status == 0
-    ran = closeloop("explain", "s150", *where, "--json")
+    closeloop("publish", "events.jsonl")
+    serve(monkeypatch, capsys)
+    ran = closeloop("explain", "s110", "--json")
     assert ran.status == 0
     assert ran.json["as_published"] is True
     assert ran.json["decision"]["probability"] == ran.json["probability"]
-    shown = closeloop("explain", "s150", *where)
+    shown = closeloop("explain", "s110")
     assert shown.status == 0
     for words in ("yes, byte for byte", "linear", "3 trees' paths", "probability_", "edge"):
         assert words in shown.out
-    unknown = closeloop("explain", "unheard", *where)
+    unknown = closeloop("explain", "unheard")
     assert unknown.status == 2
     assert "no signal 'unheard'" in unknown.err
 
-    closeloop("record", "decisions.jsonl", "--stream", "decisions", *where)
+    closeloop("record", "decisions.jsonl", "--stream", "decisions")
     tapes = ("--tape", "events.jsonl", "--decisions", "decisions.jsonl")
-    ran = closeloop("explain", "s150", *tapes, "--json")
+    ran = closeloop("explain", "s110", *tapes, "--json")
     assert ran.status == 0
     assert ran.json["as_published"] is True
     lines = (tmp_path / "events.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "events.jsonl").write_bytes(b"".join(lines[:100] + lines[101:]))
-    ran = closeloop("explain", "s150", *tapes)
+    ran = closeloop("explain", "s110", *tapes)
     assert ran.status == 1
     assert "closeloop verify" in ran.err
     assert closeloop("explain", "unheard", "--tape", "events.jsonl").status == 2

@@ -1,22 +1,27 @@
 """Verification: equal histories hold, and each way of tampering is named for what it is."""
 
 from collections.abc import Iterator
+from threading import Event
 
 import pytest
 
 from engine.alignment import BySignal, Published
-from engine.config import WorkerConfig
+from engine.bootstrap import new_worker
+from engine.config import WorkerConfig, load_config
 from engine.core_config import PolicyConfig
+from engine.metrics import Metrics
 from engine.recovery import RecoveryError
+from engine.snapshotting import TAPE, take, to_bytes
 from engine.stretch import Stretches
 from engine.verify import Difference, Verdict, Verification, Waypoint
-from snapshots import SnapshotIncompatible, libraries
-from streams import Connection, Decision, Outcome, encode, order
+from snapshots import SnapshotIncompatible, SnapshotInfo, libraries
+from streams import Connection, Decision, Outcome, connect, encode, order
 from tests.engine.conftest import Command
 from tests.engine.histories import QUICK, close, entries, history, new_core, run, signal
-from tests.engine.test_worker import Shard
+from tests.engine.test_worker import KEY, Shard
 
 EVENTS = history(120)
+HALF = len(EVENTS) // 2
 BYTES = [encode(event) for event in EVENTS]
 HERE = [("0-1", libraries())]
 ELSEWHERE = [("0-1", libraries() | {"lightgbm": "3.0.0"})]
@@ -214,13 +219,19 @@ one_server = pytest.mark.parametrize("address", ["redis_server"], indirect=True)
 
 @pytest.fixture
 def shard(connection: Connection, tmp_path, monkeypatch) -> Shard:
-    """Served and idle, in a fraction of a second."""
+    """Served and idle, with a snapshot half-way, in a fraction of a second."""
     monkeypatch.setattr("engine.worker.IDLE_MS", 50)
     made = Shard(connection, tmp_path)
     made.config = made.config.model_copy(update={"worker": WorkerConfig(batch=16, lease_ms=150)})
-    made.publish(*EVENTS)
-    made.worker().run(until_idle=True)
+    for half in (EVENTS[:HALF], EVENTS[HALF:]):
+        made.publish(*half)
+        made.worker().run(until_idle=True)
     return made
+
+
+def half_way(shard: Shard) -> SnapshotInfo:
+    """The snapshot that is there for sure, but for the last."""
+    return next(info for info in shard.store.list() if info.manifest.events == HALF)
 
 
 def stretches(shard: Shard, connection: Connection) -> Stretches:
@@ -267,12 +278,11 @@ def test_a_stretch_begins_at_the_nearest_snapshot_before_it(shard, connection) -
 
 @one_server
 def test_a_named_snapshot_is_begun_with(shard, connection) -> None:
-    infos = sorted(shard.store.list(), key=lambda info: info.manifest.events)
-    begun = infos[1]
+    begun = half_way(shard)
     found = stretches(shard, connection).verify(snapshot=begun.path)
     assert found.snapshot == str(begun.path)
     assert found.verdict.holds
-    assert found.verdict.entries == 240 - begun.manifest.events
+    assert found.verdict.entries == 240 - HALF
     with pytest.raises(SnapshotIncompatible, match="not before"):
         stretches(shard, connection).verify(first=event_ids(shard)[0], snapshot=begun.path)
 
@@ -308,9 +318,8 @@ def test_decisions_that_were_trimmed_are_said_to_be_unchecked(shard, connection)
 
 @one_server
 def test_input_that_was_trimmed_is_said_to_be_unchecked(shard, connection) -> None:
-    infos = sorted(shard.store.list(), key=lambda info: info.manifest.events)
     lease = shard.transport.acquire("one", 60_000)
-    begin = infos[1].manifest.position
+    begin = half_way(shard).manifest.position
     shard.transport.trim(lease, begin)
     found = stretches(shard, connection).verify()
     assert found.verdict.holds
@@ -332,19 +341,39 @@ def test_another_configuration_is_named_as_long_as_the_stream_reaches_back(
 
 
 @one_server
+def test_a_shard_that_began_with_a_replays_state_is_verified_from_it(
+    connection, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("engine.worker.IDLE_MS", 50)
+    shard = Shard(connection, tmp_path)
+    core = shard.new_core()
+    run(core, entries(*EVENTS[:120]))
+    saved = tmp_path / "history.clsnap"
+    saved.write_bytes(to_bytes(take(core, TAPE, None), KEY))
+    shard.publish(*EVENTS[120:])
+    shard.worker(saved).run(until_idle=True)
+    assert stretches(shard, connection).verify().verdict.holds
+    for path in shard.store.directory.iterdir():
+        path.unlink()
+    found = first(stretches(shard, connection).verify().verdict)
+    assert (found.cause, "begun from a replay's snapshot?" in found.why) == ("input", True)
+    assert stretches(shard, connection).verify(snapshot=saved).verdict.holds
+
+
+@one_server
 def test_nothing_committed_is_nothing_to_verify(connection, tmp_path) -> None:
     found = stretches(Shard(connection, tmp_path), connection).verify()
     assert found.verdict.holds
-    assert found.notes == ["nothing is committed yet"]
+    assert found.notes == ["nothing is committed from 0-1 to 0-0"]
 
 
 # The command
 
 SETTINGS = """
-[http]
-enabled = false
+[stream]
+address = "memory://verify-command"
 [snapshots]
-every = 100
+every = 1000
 [core.refit]
 enabled = false
 [core.experts]
@@ -353,23 +382,39 @@ logistic = {kind = "logistic"}
 """
 
 
-def test_the_command_verifies_streams_and_tapes(closeloop: Command, tmp_path) -> None:
+def serve(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `closeloop run --until-idle` does, without taking over this process."""
+    monkeypatch.setattr("engine.worker.IDLE_MS", 50)
+    config = load_config()
+    with (
+        connect(config.stream.address) as connection,
+        new_worker(config, connection, Metrics(), Event()) as worker,
+    ):
+        worker.run(until_idle=True)
+    capsys.readouterr()  # its log
+
+
+def test_the_command_verifies_streams_and_tapes(
+    closeloop: Command, tmp_path, monkeypatch, capsys
+) -> None:
     (tmp_path / "closeloop.toml").write_text(SETTINGS)
     (tmp_path / "events.jsonl").write_bytes(b"".join(data + b"\n" for data in BYTES))
-    where = ("--address", "memory://verify-command")
-    closeloop("publish", "events.jsonl", *where)
-    assert closeloop("run", "--until-idle", *where).status == 0
-    ran = closeloop("verify", *where, "--json")
+    closeloop("publish", "events.jsonl")
+    serve(monkeypatch, capsys)
+    ran = closeloop("verify", "--json")
     assert ran.status == 0
     assert ran.json["holds"] is True
     assert ran.json["decisions"] == {"equal": 120, "differing": 0, "unchecked": 0}
-    assert closeloop("verify", *where, "--to", ran.json["to"], "--snapshot", "0240").status == 6
-    shown = closeloop("verify", *where)
+    nothing = closeloop("verify", "--snapshot", "snapshot-000000000240")
+    assert nothing.status == 0
+    assert "nothing is committed from" in nothing.err
+    assert closeloop("verify", "--snapshot", "no such").status == 6
+    shown = closeloop("verify")
     assert (shown.status, shown.err) == (0, "")
     assert "240 entries run again" in shown.out
 
     for stream in ("decisions", "outcomes"):
-        closeloop("record", f"{stream}.jsonl", "--stream", stream, *where)
+        closeloop("record", f"{stream}.jsonl", "--stream", stream)
     tapes = ("--tape", "events.jsonl", "--decisions", "decisions.jsonl")
     assert closeloop("verify", *tapes, "--outcomes", "outcomes.jsonl").status == 0
     lines = (tmp_path / "events.jsonl").read_bytes().splitlines(keepends=True)
