@@ -17,7 +17,7 @@ import structlog
 from engine.config import SnapshotConfig
 from engine.core import Core
 from engine.metrics import Metrics
-from snapshots import Frozen, SnapshotError, SnapshotInfo, SnapshotStore, encode, freeze
+from snapshots import Frozen, SnapshotError, SnapshotInfo, SnapshotStore, encode, freeze, verify
 from streams import START, Lease, RedisTransport, SnapshotNotice, order
 from streams import encode as encode_event
 
@@ -154,8 +154,8 @@ class Snapshotter:
         )
         self._transport.notify(lease, encode_event(notice))
         self._untold = None
-        if self._transport.length() > self._config.retain:
-            kept = [info.manifest.position or START for info in self._kept(manifest.lineage)]
+        kept = [info.manifest.position or START for info in self._kept(manifest.lineage)]
+        if kept and self._transport.length() > self._config.retain:
             oldest = min(kept, key=order)
             self._log.info("trimmed", entries=self._transport.trim(lease, oldest))
 
@@ -178,12 +178,43 @@ class Snapshotter:
         return self.store.save(to_bytes(taken, self._key))
 
     def _kept(self, lineage: str) -> list[SnapshotInfo]:
-        """What the store has of one stream history, newest first."""
+        """What the store has of a stream history, newest first; nothing while it can't be read."""
+        try:
+            found = self.store.list()
+        except SnapshotError as error:
+            self._log.error("snapshots_unreadable", detail=str(error))
+            return []
         return [
-            found
-            for found in self.store.list()
-            if isinstance(found, SnapshotInfo) and found.manifest.lineage == lineage
+            info
+            for info in found
+            if isinstance(info, SnapshotInfo) and info.manifest.lineage == lineage
         ]
+
+    def forget(self) -> None:
+        """Finish what is being written, and tell nobody: the history it is of may be lost."""
+        if self._writing is not None:
+            self._finish(self._writing, lambda: None)
+        self._untold = None
+
+    def ahead_of(self, lineage: str, position: str) -> list[SnapshotInfo]:
+        """The proven snapshots of a stream history taken beyond `position`, newest first."""
+        found = []
+        for info in self._kept(lineage):
+            if order(info.manifest.position or START) > order(position):
+                with suppress(SnapshotError, OSError):
+                    verify(info.path.read_bytes(), self._key)
+                    found.append(info)
+        return found
+
+    def set_aside(self, infos: list[SnapshotInfo]) -> None:
+        """Take snapshots of what the server has lost out of the store, and keep their files."""
+        for info in infos:
+            try:
+                self.store.set_aside(info.path)
+            except SnapshotError as error:
+                self._log.error("snapshots_unreadable", detail=str(error))
+            else:
+                self._log.warning("snapshot_set_aside", id=info.snapshot_id)
 
     def close(self) -> None:
         """Wait for what is being written."""

@@ -13,6 +13,7 @@ after it nothing happens twice. A commit whose answer was lost is sent again: th
 
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from time import perf_counter, time
@@ -41,6 +42,7 @@ from streams import (
     RawEntry,
     RedisTransport,
     StreamError,
+    WritesRefused,
     encode,
     order,
 )
@@ -48,6 +50,9 @@ from streams import (
 IDLE_MS = 1_000
 """With `until_idle`, this long without a new entry ends the run."""
 RETRY_SECONDS = 0.2
+ATTEMPTS = 3
+"""Recoveries in a row, without a commit between, after which a diverged server is given up; and how
+often a worker that was told to stop tries what it has left to do."""
 FOLLOW_SECONDS = 0.05
 """How often a standby looks at the checkpoint and the lease."""
 
@@ -101,6 +106,9 @@ class Worker:
         self._log = structlog.get_logger().bind(owner=owner)
         self._lease: Lease | None = None
         self._lineage = ""
+        # Up to where the server is known to have held everything, and recoveries since a commit.
+        self._known = START
+        self._attempts = 0
         self.core = new_core()
         self.position = START
         self.ready = False
@@ -119,6 +127,8 @@ class Worker:
             The state up to the checkpoint can't be rebuilt.
         ConnectionLost
             The server is away, and we were told to stop.
+        Diverged
+            The server's keys contradict each other; recovering again and again leads nowhere.
         """
         while (lease := self._follow() if standby else self._acquire()) is not None:
             self._lease = lease
@@ -130,6 +140,10 @@ class Worker:
                 # over, or flushed. What it still has is where we go on.
                 self._log.critical("stream_lost_its_tail", detail=str(diverged))
                 self._lineage = ""
+                self._known = max(self._known, self.position, key=order)
+                self._attempts += 1
+                if self._attempts == ATTEMPTS:
+                    raise
             finally:
                 self.ready = False
                 self._lease = None
@@ -139,8 +153,9 @@ class Worker:
 
     def _serve_under(self, lease: Lease, until_idle: bool) -> None:
         """Recover, then read and serve until there is a reason to stop."""
-        if not self._catch_up():
+        if not self._patiently(self._catch_up):
             self._recover(lease)
+        self._report_loss(lease)
         self.ready = True
         with quiet_heap():
             self._read_and_serve(lease, until_idle)
@@ -165,7 +180,8 @@ class Worker:
                 if until_idle and idle_ms >= IDLE_MS:
                     break
                 self._metrics.lag.set(0)
-                self._patiently(lambda: self._transport.renew(lease))
+                # A server that lost its tail is to be found out now, not at the next event.
+                self._patiently(lambda: self._transport.renew(lease, self.position))
             self._patiently(lambda: self._snapshotter.settle(lease))
 
     def _follow(self) -> Lease | None:
@@ -192,8 +208,13 @@ class Worker:
     def _catch_up(self) -> bool:
         """Re-apply what was committed since; False when that doesn't go on from our state."""
         checkpoint = self._transport.checkpoint()
-        if checkpoint.lineage != self._lineage or order(checkpoint.position) < order(self.position):
+        lineage, passed = self._lineage, order(checkpoint.position) > order(self.position)
+        if checkpoint.lineage != lineage or order(checkpoint.position) < order(self.position):
             return False
+        if passed and not self._transport.reaches_back_to(self.position):
+            return False
+        # Interrupted half-way, the core is neither here nor there: it won't be gone on from.
+        self._lineage = ""
         try:
             reapply(
                 self._transport,
@@ -206,16 +227,20 @@ class Worker:
         except RecoveryError as error:
             self._log.warning("fell_behind", detail=str(error))
             return False
-        self.position = checkpoint.position
+        self.position, self._lineage = checkpoint.position, lineage
         if checkpoint.decisions_digest in ("", self.core.decisions_digest):
             return True
         self._log.critical("state_differs", position=self.position)
         return False
 
     def keep_lease(self) -> None:
-        """Renew the lease while something takes long."""
+        """Renew the lease while something takes long, if the server can be reached.
+
+        An event that is half applied mustn't fail because it can't: the commit will know.
+        """
         if self._lease is not None:
-            self._transport.renew(self._lease)
+            with suppress(ConnectionLost, WritesRefused):
+                self._transport.renew(self._lease)
 
     def _acquire(self) -> Lease | None:
         """Wait for the lease; None when told to stop first."""
@@ -239,6 +264,7 @@ class Worker:
     def _recover(self, lease: Lease | None) -> None:
         """Rebuild the core at the server's checkpoint."""
         self.ready = False
+        self._snapshotter.forget()
         started = perf_counter()
         recovered = self._patiently(
             lambda: recover(
@@ -273,6 +299,34 @@ class Worker:
             # What we start from must be found again after a crash, whoever starts us then.
             self._snapshot(lease)
 
+    def _report_loss(self, lease: Lease) -> None:
+        """Say what the server has lost, as far as it is known, and put snapshots of it aside.
+
+        The lease held, nobody but us moves the checkpoint: whatever lies ahead of it is lost.
+        """
+        ahead = self._snapshotter.ahead_of(self._lineage, self.position)
+        positions = [info.manifest.position or START for info in ahead]
+        known = max([self._known, *positions], key=order)
+        if order(known) > order(self.position):
+            survived = self._patiently(lambda: self._transport.last_until(known))
+            message = (
+                f"the server went back from {known} to {self.position}; no input up to there is"
+                " missing, and its decisions are made again"
+                if survived == known
+                else f"the server lost its input after {survived} up to {known}, and perhaps what"
+                f" came then; publish again what was published after {survived}"
+            )
+            alert = Alert(
+                ts=datetime.now(UTC),
+                severity="critical",
+                code="stream_lost_its_tail",
+                subject=survived,
+                message=message,
+            )
+            self._patiently(lambda: self._transport.alert(lease, encode(alert)))
+        self._known = START
+        self._snapshotter.set_aside(ahead)
+
     def _serve(self, lease: Lease, raw: list[RawEntry]) -> None:
         """Apply a batch, and commit what follows from it."""
         started = perf_counter()
@@ -285,6 +339,7 @@ class Worker:
         applied = perf_counter()
         self._patiently(lambda: self._transport.commit(lease, commit))
         self.position = commit.position
+        self._attempts = 0
         self._measure(started, applied, perf_counter())
         self._snapshot_if_due(leading=True)
 
@@ -314,12 +369,20 @@ class Worker:
         metrics.last_commit.set(time())
 
     def _patiently(self, operation: Callable[[], T]) -> T:
-        """Do it, again and again while the server can't be reached."""
+        """Do it, again and again while the server can't be reached or takes no writes."""
+        ready, failures = self.ready, 0
         while True:
             try:
-                return operation()
-            except ConnectionLost as lost:
+                result = operation()
+            except (ConnectionLost, WritesRefused) as error:
+                self.ready = False
+                failures += 1
                 self._metrics.reconnects.inc()
-                self._log.warning("server_lost", detail=str(lost))
-                if self._stop.wait(RETRY_SECONDS):
+                lost = isinstance(error, ConnectionLost)
+                self._log.warning("server_lost" if lost else "writes_refused", detail=str(error))
+                if self._stop.wait(RETRY_SECONDS) and failures >= ATTEMPTS:
                     raise
+                self._transport.reconnect()
+            else:
+                self.ready = ready
+                return result

@@ -4,7 +4,8 @@ Only for bytes whose digest and signature already held; the list is the second w
 may name is a class defined in one of River's learning packages, or one of the few exact names
 below that Python, numpy and River need to rebuild data. None of these runs code it is given,
 opens a file or looks up a name. `getattr`, as which pickle writes a bound method, is replaced by
-one that knows the few methods River's classifiers keep of themselves.
+one that knows the few methods River's classifiers keep of themselves. Who holds the key could still
+have a pickle fill the memory.
 """
 
 import copyreg
@@ -14,13 +15,9 @@ from io import BytesIO
 from math import inf
 from time import monotonic
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING
 
 from snapshots.errors import SnapshotUnsupported
 from snapshots.reducers import REDUCERS
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 PROTOCOL = 4
 
@@ -170,10 +167,6 @@ class _Timed(BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self._check()
         return super().read(size)
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        self._check()
-        return super().readinto(buffer)
 
     def readline(self, size: int | None = -1, /) -> bytes:
         self._check()

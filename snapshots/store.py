@@ -17,6 +17,9 @@ from snapshots.format import MAX_BYTES, Snapshot, Usable, peek, read, verify
 from snapshots.manifest import Manifest
 
 SUFFIX = ".clsnap"
+ASIDE = ".aside"
+LINEAGES = 3
+"""Of so many stream histories the store keeps snapshots."""
 
 _MENDS = {
     errno.ENOSPC: "free space on its disk",
@@ -73,7 +76,8 @@ class SnapshotStore:
     key
         Signs and verifies; see `load_key`.
     keep
-        How many are kept, at least 1. The one just saved is always among them.
+        How many are kept of each lineage, at least 1, and of the newest `LINEAGES` lineages. The
+        one just saved is always among them.
 
     Raises
     ------
@@ -102,10 +106,28 @@ class SnapshotStore:
         path = self.directory / f"snapshot-{manifest.events:012d}-{file_digest[:12]}{SUFFIX}"
         with self._mapped("written"):
             self._write(path, data)
-            others = [entry for entry in self.list() if entry.path != path]
-            for entry in others[self._keep - 1 :]:
-                entry.path.unlink(missing_ok=True)
+            self._retire(path, manifest.lineage)
         return SnapshotInfo(path, len(data), file_digest, manifest)
+
+    def set_aside(self, path: Path) -> None:
+        """Take the file `path` out of the store without deleting it; the last few stay so."""
+        with self._mapped("written"):
+            path.rename(path.with_name(path.name + ASIDE))
+            aside = sorted(self.directory.glob(f"snapshot-*{SUFFIX}{ASIDE}"), key=_modified)
+            for old in aside[: -self._keep]:
+                old.unlink(missing_ok=True)
+
+    def _retire(self, saved: Path, lineage: str) -> None:
+        """Delete all but the newest few of the newest few lineages; `saved` of `lineage` stays."""
+        lineages = {lineage: [saved]}
+        for entry in self.list():
+            if entry.path != saved:
+                # What can't even be listed comes last: it stays as long as there is room.
+                of = entry.manifest.lineage if isinstance(entry, SnapshotInfo) else lineage
+                lineages.setdefault(of, []).append(entry.path)
+        for number, paths in enumerate(lineages.values()):
+            for path in paths[self._keep if number < LINEAGES else 0 :]:
+                path.unlink(missing_ok=True)
 
     def list(self) -> tuple[SnapshotInfo | PassedOver, ...]:
         """All files of the store, newest first, and last those that can't even be listed.
@@ -202,3 +224,7 @@ class SnapshotStore:
             raise SnapshotStoreError(
                 f"the snapshot folder {self.directory} can't be {done}: {error.strerror}; {mend}"
             ) from error
+
+
+def _modified(path: Path) -> float:
+    return path.stat().st_mtime

@@ -13,6 +13,7 @@ from streams.errors import (
     ServerError,
     StreamError,
     TapeError,
+    WritesRefused,
 )
 from streams.events import (
     Action,
@@ -85,6 +86,7 @@ __all__ = [
     "StreamError",
     "Tape",
     "TapeError",
+    "WritesRefused",
     "connect",
     "dead",
     "decode",

@@ -26,7 +26,13 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
-from streams.errors import AddressError, ConnectionLost, ServerError, StreamError
+from streams.errors import (
+    AddressError,
+    ConnectionLost,
+    ServerError,
+    StreamError,
+    WritesRefused,
+)
 
 if TYPE_CHECKING:
     from fakeredis import FakeServer
@@ -72,19 +78,19 @@ _TRANSLATIONS: tuple[
     (
         (raw.ReadOnlyError,),
         "READONLY",
-        ServerError,
+        WritesRefused,
         "it is a replica: give the primary's address",
     ),
     (
         (raw.OutOfMemoryError,),
         "OOM",
-        ServerError,
+        WritesRefused,
         "raise its maxmemory, and keep maxmemory-policy at noeviction",
     ),
     (
         (),
         "MISCONF",
-        ServerError,
+        WritesRefused,
         "it can't write to its disk: free space there or mend its folder",
     ),
     (
@@ -97,7 +103,7 @@ _TRANSLATIONS: tuple[
     ),
     (
         (raw.BusyLoadingError, raw.ClusterDownError, raw.TryAgainError),
-        "LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS",
+        "LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|UNBLOCKED",
         ConnectionLost,
         "it is busy for the moment: try again",
     ),
@@ -240,8 +246,8 @@ def _connect_url(url: str, shown: str, server: "EmbeddedServer | None" = None) -
     if shown.endswith(_HIDDEN):
         # Going on, its errors would hold parts of the password.
         raise AddressError(
-            f"{shown} can't be read; write what is special in its password percent-encoded "
-            "(/ as %2F, @ as %40, # as %23, ? as %3F), and check its port"
+            f"{shown} can't be read; check its port, and write what is special in its password "
+            f"percent-encoded (/ as %2F, @ as %40, # as %23, ? as %3F); use {_SCHEMES}"
         )
     try:
         client = redis.Redis.from_url(

@@ -5,6 +5,7 @@ StreamError
 ├── TapeError           stop: a tape line or file can't be read
 ├── AddressError        stop: the address or what is needed to serve it is wrong
 ├── ServerError         stop: the server answers, but can't be used as it is set up
+│   └── WritesRefused   retry: it takes no writes now, and will again once someone mends that
 ├── ConnectionLost      retry: the server can't be reached now
 ├── LeaseHeld           retry later: another worker owns the shard
 ├── LeaseLost           stop: another worker took the shard over; nothing was published
@@ -32,6 +33,10 @@ class AddressError(StreamError):
 
 class ServerError(StreamError):
     """A server that answers but can't be used: too old, read-only, out of memory."""
+
+
+class WritesRefused(ServerError):
+    """A server that answers and takes no writes now: out of memory, a replica, its disk full."""
 
 
 class ConnectionLost(StreamError):

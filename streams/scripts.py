@@ -90,6 +90,8 @@ RENEW = (
     + """
 local refusal = fenced(ARGV[1], ARGV[2])
 if refusal then return refusal end
+local position = redis.call('HGET', checkpoint, 'position')
+if ARGV[4] ~= '' and ARGV[4] ~= position then return {'DIVERGED', position or 'none'} end
 keep(ARGV[1], ARGV[2], ARGV[3])
 return {'OK'}
 """

@@ -130,7 +130,7 @@ class RedisTransport:
         self._own = [keys.checkpoint, keys.lease, keys.events]
         # Replies as they come: redis-py's own conversion of entries costs more than reading them.
         plain = redis.Redis(connection_pool=connection.redis.connection_pool)
-        for command in ("XREAD", "XINFO STREAM", "XRANGE"):
+        for command in ("XREAD", "XINFO STREAM", "XRANGE", "XREVRANGE"):
             plain.set_response_callback(command, lambda reply, **_: reply)
         self._execute: Callable[..., Any] = plain.execute_command
         register = connection.redis.register_script
@@ -156,9 +156,19 @@ class RedisTransport:
             )
         return Lease(owner, int(reply[1]), ttl_ms)
 
-    def renew(self, lease: Lease) -> None:
-        """Make the lease last its full time again. A commit does so too."""
-        self._connection.retrying(lambda: self._guarded(self._renew, lease, [lease.ttl_ms]))
+    def renew(self, lease: Lease, expected: str = "") -> None:
+        """Make the lease last its full time again. A commit does so too.
+
+        Raises `Diverged` when `expected` is given and isn't the position that is committed.
+        """
+        reply = self._connection.retrying(
+            lambda: self._guarded(self._renew, lease, [lease.ttl_ms, expected])
+        )
+        if reply[0] == b"DIVERGED":
+            raise Diverged(
+                f"{self._keys.checkpoint} is at {reply[1].decode()}, where this worker left "
+                f"{expected}; recover from a snapshot"
+            )
 
     def release(self, lease: Lease) -> None:
         """Give the lease back, so that another needn't wait. Nothing happens if it isn't ours."""
@@ -235,6 +245,11 @@ class RedisTransport:
         with translated(self._connection.address):
             self._guarded(self._notify, lease, [self._retain, data], [self._keys.snapshots])
 
+    def alert(self, lease: Lease, data: bytes) -> None:
+        """Publish an alert of the worker's own. Not sent again when the connection drops."""
+        with translated(self._connection.address):
+            self._guarded(self._notify, lease, [self._retain, data], [self._keys.alerts])
+
     def trim(self, lease: Lease, below: str) -> int:
         """Delete all input below the ID `below` and say how many entries that were.
 
@@ -262,6 +277,15 @@ class RedisTransport:
     def first_id(self) -> str:
         """The ID of the oldest entry still in the input; `START` when there is none."""
         return self._input().first
+
+    def last_until(self, position: str) -> str:
+        """The ID of the last entry up to `position` that the input holds; `START` when none."""
+        found = self._ask("XREVRANGE", self._keys.events, position, "-", "COUNT", 1)
+        return str(found[0][0].decode()) if found else START
+
+    def reconnect(self) -> None:
+        """Drop the connection: behind the same address another server may be the primary now."""
+        self._connection.redis.connection_pool.disconnect()
 
     def reaches_back_to(self, position: str) -> bool:
         """Whether every entry after `position` is still in the input.

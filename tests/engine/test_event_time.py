@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.event_time import MEDIAN_OF, EventTime
@@ -16,6 +16,7 @@ def seen(*moments: datetime) -> EventTime:
     return time
 
 
+@settings(deadline=None)
 @given(st.lists(times, min_size=1, max_size=40), times)
 def test_one_time_of_the_last_never_leads_beyond_the_others(honest, lie):
     for place in range(len(honest) + 1):
@@ -29,6 +30,7 @@ def test_it_is_the_time_of_most_of_the_last():
     assert seen(*[old] * 40, *[new] * (MEDIAN_OF // 2 + 1)).now == new
 
 
+@settings(deadline=None)
 @given(st.lists(times, max_size=40), st.lists(times, max_size=5))
 def test_going_on_from_a_state_equals_never_having_stopped(before, after):
     there = seen(*before)

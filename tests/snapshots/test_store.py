@@ -87,7 +87,7 @@ def test_a_new_lineage_is_newer_than_an_old_one_of_more_events(store: SnapshotSt
         store.save(taken(events, "old", "2026-05-01"))
     store.save(taken(1, "new", "2026-05-02"))
     store.save(taken(2, "new", "2026-05-03"))
-    assert events_in(store) == [2, 1, 3000]
+    assert events_in(store) == [2, 1, 3000, 2000, 1000]
 
 
 def test_the_one_just_saved_is_kept_even_if_it_is_the_oldest(store: SnapshotStore) -> None:

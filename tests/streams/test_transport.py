@@ -22,6 +22,7 @@ from streams.errors import (
     LeaseLost,
     ServerError,
     StreamError,
+    WritesRefused,
 )
 from streams.keys import Keys
 from streams.transport import GROUP, START, Commit, Lease, RedisTransport
@@ -665,6 +666,8 @@ EXPECTED = {
     raw.ClusterDownError: ConnectionLost,
     raw.MasterDownError: ConnectionLost,
     raw.TryAgainError: ConnectionLost,
+    raw.ReadOnlyError: WritesRefused,
+    raw.OutOfMemoryError: WritesRefused,
 }
 
 
@@ -695,10 +698,10 @@ def test_every_error_of_redis_becomes_one_of_ours(kind: type[Exception]) -> None
 @pytest.mark.parametrize(
     ("error", "ours", "mend"),
     [
-        (raw.ReadOnlyError("You can't write"), ServerError, "primary"),
-        (raw.OutOfMemoryError("command not allowed"), ServerError, "maxmemory"),
-        (raw.ResponseError("Error running script: -OOM command"), ServerError, "maxmemory"),
-        (raw.ResponseError("MISCONF Redis is configured"), ServerError, "disk"),
+        (raw.ReadOnlyError("You can't write"), WritesRefused, "primary"),
+        (raw.OutOfMemoryError("command not allowed"), WritesRefused, "maxmemory"),
+        (raw.ResponseError("Error running script: -OOM command"), WritesRefused, "maxmemory"),
+        (raw.ResponseError("MISCONF Redis is configured"), WritesRefused, "disk"),
         (raw.ResponseError("BUSY Redis is busy running a script"), ConnectionLost, "try again"),
         (raw.ResponseError("BUSYGROUP name already exists"), ServerError, "log"),
         (raw.NoPermissionError("no permissions"), ServerError, "ACL"),
