@@ -11,7 +11,7 @@ that the mean *rose*, while a fall only shortens the window.
 
 import math
 
-from learners.native import Floats, compiled
+from learners.native import Floats, compiled, inlined
 
 BUCKETS = 5
 CLOCK = 32
@@ -64,7 +64,7 @@ def _forget(window: Floats) -> None:
         window[_USED] -= 1.0
 
 
-@compiled
+@inlined
 def _insert(window: Floats, value: float) -> None:
     """Put one input in the newest row and merge what overflows, row by row."""
     if window[_USED] == 0.0:
@@ -125,14 +125,20 @@ def _cut(window: Floats, delta: float) -> int:
                 return 0
             if n0 < MIN_SIDE:
                 continue
+            a = n0 - MIN_SIDE + 1.0
+            b = n1 - MIN_SIDE + 1.0
+            # Most cuts fail the test below even without its last term: known without a division.
+            cross = u0 * n1 - u1 * n0
+            if cross * cross * a * b <= n0 * n0 * n1 * n1 * (a + b) * spread:
+                continue
             apart = u0 / n0 - u1 / n1
-            m = 1.0 / (n0 - MIN_SIDE + 1.0) + 1.0 / (n1 - MIN_SIDE + 1.0)
+            m = 1.0 / a + 1.0 / b
             if math.fabs(apart) > math.sqrt(m * spread) + 2.0 / 3.0 * log_term * m:
                 return 1 if apart < 0.0 else -1
     return 0
 
 
-@compiled
+@inlined
 def adwin_update(window: Floats, value: float, delta: float) -> bool:
     """Add `value` to `window` (a slice of `SIZE`, zeros when new); true when its mean has risen."""
     _insert(window, value)

@@ -32,6 +32,7 @@ from learners.forest_layout import (
     view,
 )
 from learners.hoeffding import DELTA, GRACE, NODES, TAU, TRACKERS, per_leaf
+from learners.hoeffding_leaf import TRACKER
 from learners.splitmix import poisson_table
 
 UNKNOWN_VOTES = (math.nan, math.nan)
@@ -44,7 +45,7 @@ class AdaptiveRandomForest(base.Classifier):
     Rows (`predict_row`, `learn_row`) and dicts (`predict_proba_one`, `learn_one`) reach the same
     trees: a dict's names get row positions as the stream shows them. NaN and None are missing
     values. A feature may first appear at any time: leaves that have room, new leaves and new trees
-    take it up. Features beyond `max_inputs` are ignored.
+    take it up. Features beyond `max_columns` are ignored.
 
     The same trees also keep each leaf's mean return and stop rate, for whoever learns with them.
 
@@ -67,8 +68,8 @@ class AdaptiveRandomForest(base.Classifier):
     max_active_leaves
         Bound on a tree's leaves that still gather statistics for splits; the least promising are
         deactivated.
-    max_inputs
-        Bound on the number of features.
+    max_columns
+        Bound on the number of features; a leaf tracks no more than its square root and one.
     seed
         Of the generator behind weights and feature subsets.
 
@@ -98,7 +99,7 @@ class AdaptiveRandomForest(base.Classifier):
         drift_delta: float = 0.001,
         max_nodes: int = 255,
         max_active_leaves: int = 64,
-        max_inputs: int = 256,
+        max_columns: int = 512,
         seed: int = 0,
     ) -> None:
         self.n_models = n_models
@@ -110,15 +111,17 @@ class AdaptiveRandomForest(base.Classifier):
         self.drift_delta = drift_delta
         self.max_nodes = max_nodes
         self.max_active_leaves = max_active_leaves
-        self.max_inputs = max_inputs
+        self.max_columns = max_columns
         self.seed = seed
-        self._words, self._numbers = allocate(n_models, max_nodes, max_active_leaves, max_inputs)
+        self._words, self._numbers = allocate(n_models, max_nodes, max_active_leaves, max_columns)
         self._words[RANDOM] = seed
         self._numbers[[GRACE, DELTA, TAU]] = grace_period, delta, tau
         self._numbers[[WARNING_DELTA, DRIFT_DELTA]] = warning_delta, drift_delta
         self._numbers[WEIGHTS:HEAD_NUMBERS] = poisson_table(rate)
-        self._row = np.full(max_inputs, math.nan)
+        self._row = np.full(max_columns, math.nan)
+        self._row_buffer = self._row.data  # numpy takes a while to hand out a new one
         self._filled = 0
+        self._features = 0
         self._name([])
 
     @classmethod
@@ -167,8 +170,8 @@ class AdaptiveRandomForest(base.Classifier):
         again, now.
         """
         self._fill(row)
-        if self._filled > self._words[FEATURES]:
-            self._words[FEATURES] = self._filled
+        if self._filled > self._features:
+            self._words[FEATURES] = self._features = self._filled
         learn_event(
             self._words,
             self._numbers,
@@ -181,7 +184,7 @@ class AdaptiveRandomForest(base.Classifier):
 
     def _fill(self, row: NDArray[np.float64]) -> None:
         """Copy `row` to where kernels read it: a foreign dtype or layout would recompile them."""
-        n = min(len(row), self.max_inputs)
+        n = min(len(row), self.max_columns)
         self._row[:n] = row[:n]
         if n < self._filled:
             self._row[n : self._filled] = math.nan
@@ -193,22 +196,35 @@ class AdaptiveRandomForest(base.Classifier):
         """Learn features `x` with label `y`, which is true or false (1 or 0)."""
         if y not in (0, 1):
             raise ValueError(f"the forest tells true from false, got the label {y!r}")
+        self._learn_dict(x, 1 if y else 0, math.nan)
+
+    def _learn_dict(
+        self, x: Mapping[base.typing.FeatureName, Any], won: int, return_pct: float
+    ) -> None:
+        """Learn a dict's outcome, giving positions to its new names."""
         if not self._encode(x):
             new = sorted(set(x).difference(self._names), key=str)
-            self._name([*self._names, *new][: self.max_inputs])
+            self._name([*self._names, *new][: self.max_columns])
             self._encode(x)
-        if self._filled > self._words[FEATURES]:
-            self._words[FEATURES] = self._filled
-        won = 1 if y else 0
-        learn_event(self._words, self._numbers, self._row, won, math.nan, math.nan, *UNKNOWN_VOTES)
+        if self._filled > self._features:
+            self._words[FEATURES] = self._features = self._filled
+        learn_event(
+            self._words, self._numbers, self._row, won, return_pct, math.nan, *UNKNOWN_VOTES
+        )
 
     def predict_proba_one(
         self, x: Mapping[base.typing.FeatureName, Any], **kwargs: Any
     ) -> dict[base.typing.ClfTarget, float]:
         """Predict the probabilities of false and true; names never learned are ignored."""
         self._encode(x)
-        p = predict(self._words, self._numbers, self._row)[0]
+        p, _, _, _, _ = predict(self._words, self._numbers, self._row)
         return {False: 1.0 - p, True: p}
+
+    def _expect(self, x: Mapping[base.typing.FeatureName, Any]) -> float:
+        """Predict the return that a dict's features lead to, NaN before any was learned."""
+        self._encode(x)
+        expected: float = predict(self._words, self._numbers, self._row)[1]
+        return expected
 
     def _name(self, names: list[base.typing.FeatureName]) -> None:
         """Give each name the row position it has in `names`."""
@@ -226,7 +242,7 @@ class AdaptiveRandomForest(base.Classifier):
         n = len(self._names)
         if len(x) == n and self._filled <= n:
             try:
-                self._pack(self._row, 0, *self._values(x))
+                self._pack(self._row_buffer, 0, *self._values(x))
             except (KeyError, TypeError, struct.error):
                 pass
             else:
@@ -240,7 +256,7 @@ class AdaptiveRandomForest(base.Classifier):
             if at is not None:
                 known += 1
                 self._row[at] = _number(name, value)
-        return known == len(x) or n == self.max_inputs
+        return known == len(x) or n == self.max_columns
 
     # State
 
@@ -261,7 +277,7 @@ class AdaptiveRandomForest(base.Classifier):
                 [forest.tracked[s, : trackers[s], : 1 + tracked] for s in slots]
             ).astype(np.int32),
             "trackers": np.concatenate(
-                [forest.trackers[s, : trackers[s], :tracked] for s in slots]
+                [forest.trackers[s, : trackers[s], 1 : 1 + tracked, :TRACKER] for s in slots]
             ),
         }
 
@@ -279,8 +295,8 @@ class AdaptiveRandomForest(base.Classifier):
                 f"the saved forest's bounds are {saved['head'][:FEATURES].tolist()}, "
                 f"this one's {self._words[:FEATURES].tolist()}: build it with the same ones"
             )
-        self._words[FEATURES:] = 0
-        self._numbers[:] = 0.0
+        bounds = (self.n_models, self.max_nodes, self.max_active_leaves, self.max_columns)
+        self._words, self._numbers = allocate(*bounds)  # fresh: clearing would touch every page
         forest = self._view()
         for name in _SMALL:
             getattr(forest, name)[:] = saved[name]
@@ -291,11 +307,14 @@ class AdaptiveRandomForest(base.Classifier):
             forest.nodes[s, :nodes] = saved["nodes"][i : i + nodes]
             forest.node_numbers[s, :nodes] = saved["node_numbers"][i : i + nodes]
             forest.tracked[s, :trackers, : 1 + tracked] = saved["tracked"][t : t + trackers]
-            forest.trackers[s, :trackers, :tracked] = saved["trackers"][t : t + trackers]
+            forest.trackers[s, :trackers, 1 : 1 + tracked, :TRACKER] = saved["trackers"][
+                t : t + trackers
+            ]
             i += nodes
             t += trackers
         self._row[:] = math.nan
         self._filled = 0
+        self._features = int(self._words[FEATURES])
         self._name(list(cast(list[base.typing.FeatureName], state["names"])))
 
     def __getstate__(self) -> dict[str, object]:
@@ -328,6 +347,40 @@ class AdaptiveRandomForest(base.Classifier):
         return view(self._words, self._numbers)
 
 
+class AdaptiveRandomForestReturns(base.Regressor):
+    """The mean returns that a forest keeps in its leaves, as a River regressor.
+
+    It shares the trees of `forest`, which split on whether the return was above zero: what one
+    learns the other knows.
+
+    Parameters
+    ----------
+    forest
+        The forest to look at; one of its own with default settings if None.
+
+    Examples
+    --------
+    >>> returns = AdaptiveRandomForestReturns(AdaptiveRandomForest(n_models=5, seed=1))
+    >>> for k in range(500):
+    ...     returns.learn_one({"side": k % 2}, 2.0 if k % 2 else -1.0)
+    >>> [round(returns.predict_one({"side": side})) for side in (0, 1)]
+    [-1, 2]
+    """
+
+    def __init__(self, forest: AdaptiveRandomForest | None = None) -> None:
+        self.forest = forest
+        self._forest = forest if forest is not None else AdaptiveRandomForest()
+
+    def learn_one(self, x: Mapping[base.typing.FeatureName, Any], y: base.typing.RegTarget) -> None:
+        """Learn features `x` with the return `y`."""
+        self._forest._learn_dict(x, 1 if y > 0 else 0, float(y))
+
+    def predict_one(self, x: Mapping[base.typing.FeatureName, Any]) -> base.typing.RegTarget:
+        """Predict the return, 0 before any was learned; names never learned are ignored."""
+        expected = self._forest._expect(x)
+        return 0.0 if math.isnan(expected) else expected
+
+
 def _number(name: base.typing.FeatureName, value: object) -> float:
     """Value of a feature: NaN for None; text has to be encoded before."""
     if value is None:
@@ -339,7 +392,7 @@ def _number(name: base.typing.FeatureName, value: object) -> float:
 
 def warm_up() -> None:
     """Compile the kernels, or load them from the cache, so that no event has to wait for it."""
-    forest = AdaptiveRandomForest(n_models=1, max_nodes=3, max_active_leaves=2, max_inputs=1)
+    forest = AdaptiveRandomForest(n_models=1, max_nodes=3, max_active_leaves=2, max_columns=1)
     row = np.zeros(1)
     forest.learn_row(row, True)
     forest.predict_row(row)

@@ -8,9 +8,15 @@ alarm. Votes weigh by recent log loss.
 
 import math
 
+import numpy as np
+
 from learners import logit_pool
 from learners.adwin import adwin_update
 from learners.forest_layout import (
+    ASKED,
+    ASKED_ROW,
+    BASE,
+    BAYES,
     DRIFT_DELTA,
     DRIFTS,
     FEATURES,
@@ -18,6 +24,9 @@ from learners.forest_layout import (
     HEAD_NUMBERS,
     LOSS,
     LOSS_WEIGHT,
+    MEAN_LOG_ODDS,
+    MEAN_VOTE,
+    MIX,
     N_TREES,
     RANDOM,
     RETURN,
@@ -34,24 +43,25 @@ from learners.forest_layout import (
     view,
 )
 from learners.hoeffding import (
-    BASE_LOSS,
-    BAYES_LOSS,
+    FEATURE,
     INHERITED_WEIGHT,
+    LOST,
+    NONE,
     RETURN_MEAN,
     RETURN_WEIGHT,
     SETTINGS_AND_ROOM,
     STOP_MEAN,
     STOP_WEIGHT,
-    find,
     learn,
     learn_outcome,
     plant,
+    step,
     votes,
     walk,
 )
-from learners.hoeffding_leaf import log_loss, mixed
+from learners.hoeffding_leaf import log_loss
 from learners.logit_pool import learn_pool, log_odds, pooled
-from learners.native import Floats, Ints, compiled, entry, sources
+from learners.native import Floats, Ints, compiled, entry, inlined, sources
 from learners.splitmix import poisson
 
 VOTE_RATE = 3.0  # a tree's vote weighs exp(-VOTE_RATE * its recent log loss)
@@ -70,8 +80,8 @@ _SOURCES = sources(
 )
 
 
-_view = compiled(view)
-_tree_at = compiled(tree_at)
+_view = inlined(view)
+_tree_at = inlined(tree_at)
 
 
 @compiled
@@ -82,7 +92,7 @@ def _restart_record(record: Floats) -> None:
     record[VOTE] = math.exp(-VOTE_RATE * _CLUELESS)
 
 
-@compiled
+@inlined
 def _score(record: Floats, loss: float) -> None:
     """Add one event's log loss to a tree's record and weigh its vote anew."""
     record[LOSS] = record[LOSS] * MEMORY + loss
@@ -101,13 +111,82 @@ def _plant_all(forest: Forest) -> None:
         plant(_tree_at(forest, 2 * m), forest.head[FEATURES], random)
 
 
+@inlined
+def _find_all(forest: Forest, row: Floats) -> None:
+    """Find the leaf that `row` falls into, of each voting tree.
+
+    All trees go down side by side, a level at a time: tree after tree, the processor would wait
+    for memory at each node, and guess wrong at every third where to go.
+    """
+    going = forest.going
+    n = going.size
+    for m in range(n):
+        going[m] = m
+        forest.paths[m, 0] = 0
+    depth = 0
+    while n > 0:
+        left = 0
+        for k in range(n):
+            m = going[k]
+            slot = forest.members[m, VOTING]
+            i = forest.paths[m, depth]
+            forest.depths[m] = depth
+            going[left] = m
+            if forest.nodes[slot, i, FEATURE] != NONE:
+                nodes, numbers = forest.nodes[slot], forest.node_numbers[slot]
+                forest.paths[m, depth + 1] = step(nodes, numbers, i, row)
+                left += 1
+        n = left
+        depth += 1
+
+
+@inlined
+def _ask(forest: Forest, row: Floats) -> None:
+    """Let every tree vote on `row`."""
+    _find_all(forest, row)
+    for m in range(forest.depths.size):
+        tree = _tree_at(forest, forest.members[m, VOTING])
+        base, bayes, mix = votes(tree, forest.paths[m, forest.depths[m]], row)
+        forest.ballots[m, BASE] = base
+        forest.ballots[m, BAYES] = bayes
+        forest.ballots[m, MIX] = mix
+
+
+@compiled
+def _known(asked: Floats, row: Floats, features: int) -> bool:
+    """Whether the trees' votes on `row` are still those asked for last."""
+    if asked[ASKED] == 0.0:
+        return False
+    before = asked[ASKED_ROW:].view(np.int64)
+    now = row.view(np.int64)
+    same = 0
+    while same < features and before[same] == now[same]:
+        same += 1
+    return same == features
+
+
+@inlined
+def _count(forest: Forest) -> tuple[float, float, float]:
+    """Sum of the votes' weights, mean vote, mean log odds of the votes."""
+    weights = 0.0
+    mean = 0.0
+    mean_log_odds = 0.0
+    for m in range(forest.depths.size):
+        p = forest.ballots[m, MIX]
+        vote = forest.records[m, VOTE]
+        weights += vote
+        mean += vote * p
+        mean_log_odds += vote * log_odds(p)
+    return weights, mean / weights, mean_log_odds / weights
+
+
 @compiled
 def _shrunk(mean: float, weight: float, overall: float) -> float:
     """Draw a leaf's mean towards the stream's, the more the less weight it has."""
     return (mean * weight + overall * INHERITED_WEIGHT) / (weight + INHERITED_WEIGHT)
 
 
-@compiled
+@inlined
 def _watch(forest: Forest, m: int, error: float) -> None:
     """Feed a tree's error to its two detectors and act on what they say."""
     member = forest.members[m]
@@ -142,25 +221,21 @@ def _entries(sources: str):  # type: ignore[no-untyped-def]
         overall_stop = numbers[STOP] if numbers[STOP_SEEN] > 0.0 else math.nan
         if forest.counts[forest.members[0, VOTING], 0] == 0:
             return 0.5, overall_return, overall_stop, 0.5, 0.0
-        weights = 0.0
-        mean = 0.0
-        mean_log_odds = 0.0
+        _ask(forest, row)
+        weights, mean, mean_log_odds = _count(forest)
+        features = words[FEATURES]
+        forest.asked[ASKED] = 1.0
+        forest.asked[MEAN_VOTE] = mean
+        forest.asked[MEAN_LOG_ODDS] = mean_log_odds
+        for j in range(features):
+            forest.asked[ASKED_ROW + j] = row[j]
         expected = 0.0
         stop = 0.0
         for m in range(words[N_TREES]):
-            tree = _tree_at(forest, forest.members[m, VOTING])
-            i = find(tree, row)
-            leaf = tree.numbers[i]
-            base, bayes = votes(tree, i, row)
-            p = mixed(base, bayes, leaf[BASE_LOSS], leaf[BAYES_LOSS])
+            leaf = forest.node_numbers[forest.members[m, VOTING], forest.paths[m, forest.depths[m]]]
             vote = forest.records[m, VOTE]
-            weights += vote
-            mean += vote * p
-            mean_log_odds += vote * log_odds(p)
             expected += vote * _shrunk(leaf[RETURN_MEAN], leaf[RETURN_WEIGHT], overall_return)
             stop += vote * _shrunk(leaf[STOP_MEAN], leaf[STOP_WEIGHT], overall_stop)
-        mean /= weights
-        mean_log_odds /= weights
         p = pooled(forest.pool, mean, mean_log_odds)
         return p, expected / weights, stop / weights, mean, mean_log_odds
 
@@ -183,36 +258,36 @@ def _entries(sources: str):  # type: ignore[no-untyped-def]
         table = numbers[WEIGHTS:HEAD_NUMBERS]
         features = words[FEATURES]
         random = forest.head[RANDOM:]
-        weights = 0.0
-        mean = 0.0
-        mean_log_odds = 0.0
+        if not _known(forest.asked, row, features):
+            _ask(forest, row)
+            if voted != voted:
+                _, forest.asked[MEAN_VOTE], forest.asked[MEAN_LOG_ODDS] = _count(forest)
+        if voted != voted:  # not known how the trees voted when they were asked: as they do now
+            voted = forest.asked[MEAN_VOTE]
+            voted_log_odds = forest.asked[MEAN_LOG_ODDS]
+        forest.asked[ASKED] = 0.0
         for m in range(words[N_TREES]):
             member = forest.members[m]
             weight = float(poisson(random, table))
-            tree = _tree_at(forest, member[VOTING])
-            i = walk(tree, row, won, weight)
-            leaf = tree.numbers[i]
-            base, bayes = votes(tree, i, row)
-            p = mixed(base, bayes, leaf[BASE_LOSS], leaf[BAYES_LOSS])
-            vote = forest.records[m, VOTE]
-            weights += vote
-            mean += vote * p
-            mean_log_odds += vote * log_odds(p)
+            p = forest.ballots[m, MIX]
             _score(forest.records[m], log_loss(p, won))
             if weight == 0.0:
                 continue
-            learn_outcome(tree, i, weight, return_pct, stopped)
-            learn(tree, i, row, base, bayes, won, weight, settings, features, random)
-            if member[GROWING] == 1:
-                tree = _tree_at(forest, 4 * m + 1 - member[VOTING])
-                i = walk(tree, row, won, weight)
-                base, bayes = votes(tree, i, row)
+            tree = _tree_at(forest, member[VOTING])
+            depth = forest.depths[m]
+            for k in range(depth):
+                tree.numbers[forest.paths[m, k], LOST + won] += weight
+            i = forest.paths[m, depth]
+            base = forest.ballots[m, BASE]
+            bayes = forest.ballots[m, BAYES]
+            for background in range(1 + member[GROWING]):
+                if background == 1:
+                    tree = _tree_at(forest, 4 * m + 1 - member[VOTING])
+                    i = walk(tree, row, won, weight)
+                    base, bayes, _ = votes(tree, i, row)
                 learn_outcome(tree, i, weight, return_pct, stopped)
                 learn(tree, i, row, base, bayes, won, weight, settings, features, random)
             _watch(forest, m, 0.0 if (p > 0.5) == (won == 1) else 1.0)
-        if voted != voted:  # not known how the trees voted when they were asked: as they do now
-            voted = mean / weights
-            voted_log_odds = mean_log_odds / weights
         learn_pool(forest.pool, voted, voted_log_odds, won)
         if return_pct == return_pct:
             numbers[RETURN_SEEN] = numbers[RETURN_SEEN] * MEMORY + 1.0

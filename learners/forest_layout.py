@@ -12,8 +12,8 @@ import numpy as np
 
 from learners import adwin, logit_pool, splitmix
 from learners.hoeffding import NODE_NUMBERS, NODE_WORDS, SETTINGS_AND_ROOM, TREE_COUNTS, Tree
-from learners.hoeffding_leaf import TRACKER
-from learners.native import Floats, Ints
+from learners.hoeffding_leaf import FIELDS
+from learners.native import Floats, Ints, shaped
 
 # Head of the words: the bounds, then what changes.
 N_TREES, N_NODES, N_TRACKERS, N_TRACKED, FEATURES, RANDOM = range(6)
@@ -32,6 +32,14 @@ VOTE, LOSS, LOSS_WEIGHT = range(3)
 MEMBER_NUMBERS = 3
 
 
+# Of the row last asked about: whether nothing was learned since, how the trees voted. The row
+# follows.
+ASKED, MEAN_VOTE, MEAN_LOG_ODDS, ASKED_ROW = range(4)
+# What a tree said of it: its leaf's base rate, naive Bayes and mix of them.
+BASE, BAYES, MIX = range(3)
+BALLOT = 3
+
+
 class Forest(NamedTuple):
     """Views of a whole forest."""
 
@@ -46,6 +54,12 @@ class Forest(NamedTuple):
     node_numbers: Floats
     tracked: Ints
     trackers: Floats
+    # What is no state: room, and what is known of the row last asked about.
+    going: Ints  # [trees]
+    depths: Ints  # [trees]: of the leaf reached
+    paths: Ints  # [trees, most on a path]: nodes passed, from the root to the leaf
+    ballots: Floats  # [trees, BALLOT]
+    asked: Floats  # [ASKED_ROW + inputs]
 
 
 def allocate(trees: int, nodes: int, trackers: int, inputs: int) -> tuple[Ints, Floats]:
@@ -54,8 +68,10 @@ def allocate(trees: int, nodes: int, trackers: int, inputs: int) -> tuple[Ints, 
     slots = 2 * trees
     words = HEAD_WORDS + trees * MEMBER_WORDS
     words += slots * (TREE_COUNTS + nodes * NODE_WORDS + trackers * (1 + tracked))
+    words += trees * (2 + (nodes + 1) // 2)
     numbers = HEAD_NUMBERS + logit_pool.SIZE + trees * (MEMBER_NUMBERS + 2 * adwin.SIZE)
-    numbers += slots * (nodes * NODE_NUMBERS + trackers * tracked * TRACKER)
+    numbers += slots * (nodes * NODE_NUMBERS + trackers * (1 + tracked) * FIELDS)
+    numbers += trees * BALLOT + ASKED_ROW + inputs
     head = np.zeros(words, np.int64)
     head[:FEATURES] = trees, nodes, trackers, tracked
     return head, np.zeros(numbers)
@@ -72,23 +88,33 @@ def view(words: Ints, numbers: Floats) -> Forest:
     b = a + trees * MEMBER_WORDS
     c = b + slots * TREE_COUNTS
     d = c + slots * nodes * NODE_WORDS
+    e = d + slots * trackers * (1 + tracked)
+    f = e + trees
+    g = f + trees
     p = HEAD_NUMBERS
     q = p + logit_pool.SIZE
     r = q + trees * MEMBER_NUMBERS
     s = r + trees * 2 * adwin.SIZE
     t = s + slots * nodes * NODE_NUMBERS
+    u = t + slots * trackers * (1 + tracked) * FIELDS
+    v = u + trees * BALLOT
     return Forest(
         words[:a],
         numbers[:p],
         numbers[p:q],
-        words[a:b].reshape((trees, MEMBER_WORDS)),
-        numbers[q:r].reshape((trees, MEMBER_NUMBERS)),
-        numbers[r:s].reshape((trees, 2, adwin.SIZE)),
-        words[b:c].reshape((slots, TREE_COUNTS)),
-        words[c:d].reshape((slots, nodes, NODE_WORDS)),
-        numbers[s:t].reshape((slots, nodes, NODE_NUMBERS)),
-        words[d:].reshape((slots, trackers, 1 + tracked)),
-        numbers[t:].reshape((slots, trackers, tracked, TRACKER)),
+        shaped(words[a:b], (trees, MEMBER_WORDS)),
+        shaped(numbers[q:r], (trees, MEMBER_NUMBERS)),
+        shaped(numbers[r:s], (trees, 2, adwin.SIZE)),
+        shaped(words[b:c], (slots, TREE_COUNTS)),
+        shaped(words[c:d], (slots, nodes, NODE_WORDS)),
+        shaped(numbers[s:t], (slots, nodes, NODE_NUMBERS)),
+        shaped(words[d:e], (slots, trackers, 1 + tracked)),
+        shaped(numbers[t:u], (slots, trackers, 1 + tracked, FIELDS)),
+        words[e:f],
+        words[f:g],
+        shaped(words[g:], (trees, (nodes + 1) // 2)),
+        shaped(numbers[u:v], (trees, BALLOT)),
+        numbers[v:],
     )
 
 

@@ -15,24 +15,30 @@ import math
 from typing import NamedTuple
 
 from learners.hoeffding_leaf import (
+    FRESH,
+    TRUST,
     base_rate,
     log_loss,
-    naive_bayes,
+    naive_bayes_vote,
     observe,
+    refresh,
 )
 from learners.hoeffding_split import (
     GAIN,
+    LANES,
     LEFT_LOST,
     LEFT_WON,
     PROPOSAL,
     RIGHT_LOST,
     RIGHT_WON,
+    SLACK,
     THRESHOLD,
     entropy,
     hoeffding_bound,
     propose,
+    rough_gain,
 )
-from learners.native import Floats, Ints, compiled
+from learners.native import Floats, Ints, compiled, inlined
 from learners.splitmix import uniform
 
 # Words of a node; the right child follows the left one.
@@ -46,10 +52,11 @@ NODE_NUMBERS = 10
 # Counts of a tree.
 NODES, TRACKERS = range(2)
 TREE_COUNTS = 2
-# Settings of growth, followed by room for two split proposals: kernels allocate nothing.
+# Settings of growth, followed by room for looking for splits: kernels allocate nothing.
 GRACE, DELTA, TAU = range(3)
 SETTINGS = 3
-SETTINGS_AND_ROOM = SETTINGS + 2 * PROPOSAL
+ROUGH = SETTINGS + 2 * PROPOSAL
+SETTINGS_AND_ROOM = ROUGH + LANES
 
 INHERITED_WEIGHT = 30.0  # of a parent's mean return and stop rate in a new leaf
 _REVIVAL = 2.0
@@ -62,7 +69,7 @@ class Tree(NamedTuple):
     nodes: Ints  # [nodes, NODE_WORDS]
     numbers: Floats  # [nodes, NODE_NUMBERS]
     tracked: Ints  # [trackers, 1 + features]: how many, which
-    trackers: Floats  # [trackers, features, TRACKER]
+    trackers: Floats  # [trackers, 1 + features, FIELDS]: the leaf's own, of each feature
 
 
 def per_leaf(features: int, most: int) -> int:
@@ -87,7 +94,7 @@ def _track(tree: Tree, t: int, features: int, random: Ints) -> None:
                 fresh = False
         if fresh:
             tracked[1 + count] = feature
-            tree.trackers[t, count] = 0.0
+            tree.trackers[t, 1 + count] = 0.0
             tracked[0] = count + 1
 
 
@@ -96,6 +103,7 @@ def _activate(tree: Tree, i: int, t: int, features: int, random: Ints) -> None:
     """Give leaf `i` the trackers at `t`, emptied."""
     tree.nodes[i, TRACKED] = t
     tree.tracked[t, 0] = 0
+    tree.trackers[t, 0, FRESH] = 0.0
     tree.numbers[i, BASE_LOSS] = 0.0
     tree.numbers[i, BAYES_LOSS] = 0.0
     _track(tree, t, features, random)
@@ -112,20 +120,20 @@ def plant(tree: Tree, features: int, random: Ints) -> None:
     _activate(tree, 0, 0, features, random)
 
 
-@compiled
-def _child(tree: Tree, i: int, row: Floats) -> int:
-    """Which child of inner node `i` takes `row`; a missing value goes where more weight went."""
-    left = int(tree.nodes[i, LEFT])
-    x = row[tree.nodes[i, FEATURE]]
-    cut = tree.numbers[i, CUT]
-    if x <= cut:
-        return left
-    if x > cut:
-        return left + 1
-    numbers = tree.numbers
-    left_weight = numbers[left, LOST] + numbers[left, WON]
-    right_weight = numbers[left + 1, LOST] + numbers[left + 1, WON]
-    return left + 1 if left_weight < right_weight else left
+@inlined
+def step(nodes: Ints, numbers: Floats, i: int, row: Floats) -> int:
+    """Which child of inner node `i` takes `row`; a missing value goes where more weight went.
+
+    Of a leaf it gives no node, but may be asked.
+    """
+    left = nodes[i, LEFT]
+    feature = nodes[i, FEATURE]
+    x = row[max(feature, 0)]
+    if x != x and feature != NONE:
+        left_weight = numbers[left, LOST] + numbers[left, WON]
+        right_weight = numbers[left + 1, LOST] + numbers[left + 1, WON]
+        return int(left + 1 if left_weight < right_weight else left)
+    return int(left + (x > numbers[i, CUT]))
 
 
 @compiled
@@ -133,30 +141,41 @@ def find(tree: Tree, row: Floats) -> int:
     """Leaf that `row` falls into."""
     i = 0
     while tree.nodes[i, FEATURE] != NONE:
-        i = _child(tree, i, row)
+        i = step(tree.nodes, tree.numbers, i, row)
     return i
 
 
-@compiled
+@inlined
 def walk(tree: Tree, row: Floats, won: int, weight: float) -> int:
     """Like `find`, adding the event to the class weights of the inner nodes passed."""
     i = 0
     while tree.nodes[i, FEATURE] != NONE:
         tree.numbers[i, LOST + won] += weight
-        i = _child(tree, i, row)
+        i = step(tree.nodes, tree.numbers, i, row)
     return i
 
 
-@compiled
-def votes(tree: Tree, i: int, row: Floats) -> tuple[float, float]:
-    """Probability of a win by leaf `i`'s base rate, and by its naive Bayes if it is active."""
-    lost = tree.numbers[i, LOST]
-    won = tree.numbers[i, WON]
-    base = base_rate(lost, won)
+@inlined
+def votes(tree: Tree, i: int, row: Floats) -> tuple[float, float, float]:
+    """Probability of a win by leaf `i`'s base rate, by its naive Bayes if active, by their mix."""
+    numbers = tree.numbers[i]
+    base = base_rate(numbers[LOST], numbers[WON])
     t = tree.nodes[i, TRACKED]
     if t == NONE:
-        return base, base
-    return base, naive_bayes(tree.tracked[t], tree.trackers[t], row, lost, won)
+        return base, base, base
+    tracked = tree.tracked[t]
+    trackers = tree.trackers[t]
+    if trackers[0, FRESH] == 0.0:
+        refresh(
+            tracked[0],
+            trackers,
+            numbers[LOST],
+            numbers[WON],
+            numbers[BASE_LOSS],
+            numbers[BAYES_LOSS],
+        )
+    bayes = naive_bayes_vote(tracked, trackers, row)
+    return base, bayes, base + trackers[0, TRUST] * (bayes - base)
 
 
 @compiled
@@ -215,6 +234,23 @@ def _split(tree: Tree, i: int, feature: int, best: Floats, features: int, random
 
 
 @compiled
+def _rough_best(tree: Tree, t: int, rough: Floats) -> tuple[float, float]:
+    """Highest and second highest gain of the features tracked at `t`, less the entropy before.
+
+    Each is off by `SLACK` at most; NaN if that can't be said.
+    """
+    best = -math.inf
+    second = -math.inf
+    for j in range(tree.tracked[t, 0]):
+        gain = rough_gain(tree.trackers[t, 1 + j], rough)
+        if gain != gain:
+            return gain, gain
+        second = max(second, min(gain, best))
+        best = max(best, gain)
+    return best, second
+
+
+@compiled
 def _try_split(tree: Tree, i: int, settings: Floats, features: int, random: Ints) -> None:
     """Split leaf `i` if one feature is surely the best, or the best are surely alike."""
     lost = tree.numbers[i, LOST]
@@ -222,14 +258,26 @@ def _try_split(tree: Tree, i: int, settings: Floats, features: int, random: Ints
     if lost == 0.0 or won == 0.0 or tree.counts[NODES] + 2 > tree.nodes.shape[0]:
         return
     t = tree.nodes[i, TRACKED]
+    bound = hoeffding_bound(settings[DELTA], lost + won)
+    # Exact gains take ten times as long: they are worked out only where they can matter.
+    rough = settings[ROUGH:]
+    floor, second = _rough_best(tree, t, rough)
+    lead = floor - second
+    certain = bound < settings[TAU] or lead - 2.0 * SLACK > bound
+    if not certain and lead + 2.0 * SLACK <= bound:
+        return
+    floor = floor - 2.0 * SLACK if certain else -math.inf
     before = entropy(lost, won)
     best = settings[SETTINGS : SETTINGS + PROPOSAL]
-    proposal = settings[SETTINGS + PROPOSAL :]
+    proposal = settings[SETTINGS + PROPOSAL : ROUGH]
     best[GAIN] = -math.inf
     second = -math.inf
     feature = NONE
     for j in range(tree.tracked[t, 0]):
-        propose(tree.trackers[t, j], before, proposal)
+        tracker = tree.trackers[t, 1 + j]
+        if rough_gain(tracker, rough) < floor:
+            continue
+        propose(tracker, before, rough, floor, proposal)
         if proposal[GAIN] > best[GAIN]:
             second = best[GAIN]
             for k in range(PROPOSAL):  # a slice assignment would add 2 s of compilation
@@ -239,7 +287,6 @@ def _try_split(tree: Tree, i: int, settings: Floats, features: int, random: Ints
             second = max(second, proposal[GAIN])
     if feature == NONE:
         return
-    bound = hoeffding_bound(settings[DELTA], lost + won)
     if best[GAIN] - second > bound or bound < settings[TAU]:
         _split(tree, i, feature, best, features, random)
 
@@ -254,7 +301,7 @@ def _revive(tree: Tree, i: int, features: int, random: Ints) -> None:
         _activate(tree, i, t, features, random)
 
 
-@compiled
+@inlined
 def learn(
     tree: Tree,
     i: int,
@@ -288,7 +335,7 @@ def learn(
             _try_split(tree, i, settings, features, random)
 
 
-@compiled
+@inlined
 def learn_outcome(tree: Tree, i: int, weight: float, return_pct: float, stopped: float) -> None:
     """Add what is known of the trade's return and stop to leaf `i`; NaN is not known."""
     numbers = tree.numbers[i]

@@ -10,7 +10,7 @@ drift as a random walk (Penny and Roberts, *Dynamic logistic regression*, 1999).
 import math
 
 from learners.hoeffding_leaf import sigmoid
-from learners.native import Floats, compiled
+from learners.native import Floats, compiled, shaped
 
 INPUTS = 3  # log odds of the mean, mean log odds, one
 # Three coefficients, then the rows of their covariance.
@@ -51,7 +51,7 @@ def learn_pool(pool: Floats, mean: float, mean_log_odds: float, won: int) -> Non
     """Correct the coefficients by one outcome."""
     p = pooled(pool, mean, mean_log_odds)
     inputs = (log_odds(mean), mean_log_odds, 1.0)
-    covariance = pool[INPUTS:].reshape((INPUTS, INPUTS))
+    covariance = shaped(pool[INPUTS:], (INPUTS, INPUTS))
     curvature = max(p * (1.0 - p), _FLATTEST)
     g0 = 0.0
     g1 = 0.0

@@ -5,6 +5,9 @@ compiled at import, but at an entry's first call: what has entries offers a warm
 decision waits for a compiler.
 """
 
+# mypy: allow-untyped-calls, allow-untyped-decorators
+# numba's own extension functions have no types.
+
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +15,9 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
+from numba.core import cgutils, types
+from numba.extending import lower_builtin, type_callable
+from numba.np.arrayobj import make_array, populate_array
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -24,11 +30,45 @@ _HOW: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 
 P = ParamSpec("P")
 R = TypeVar("R")
+N = TypeVar("N", np.float64, np.int64)
 
 
 def compiled(kernel: Callable[P, R]) -> Callable[P, R]:
     """Compile `kernel` as a part of the entries that call it."""
     return cast(Callable[P, R], numba.njit(**_HOW)(kernel))
+
+
+def inlined(kernel: Callable[P, R]) -> Callable[P, R]:
+    """Like `compiled`, copied to where it is called: for what every event passes through.
+
+    A call hands over each array as ten words on the stack, and a tree is five arrays.
+    """
+    return cast(Callable[P, R], numba.njit(forceinline=True, **_HOW)(kernel))
+
+
+def shaped(flat: NDArray[N], shape: tuple[int, ...]) -> NDArray[N]:
+    """View the contiguous `flat` in another shape.
+
+    In kernels this is free, while numba's `reshape` calls a function that looks for a way.
+    """
+    return flat.reshape(shape)
+
+
+@type_callable(shaped)
+def _type_shaped(_: Any) -> Callable[[Any, Any], types.Array]:
+    return lambda flat, shape: types.Array(flat.dtype, len(shape), "C")
+
+
+@lower_builtin(shaped, types.Array, types.BaseTuple)
+def _lower_shaped(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    whole = make_array(signature.args[0])(context, builder, args[0])
+    view = make_array(signature.return_type)(context, builder)
+    sizes = cgutils.unpack_tuple(builder, args[1])
+    strides = [whole.itemsize]
+    for size in reversed(sizes[1:]):
+        strides.insert(0, builder.mul(strides[0], size))
+    populate_array(view, whole.data, sizes, strides, whole.itemsize, whole.meminfo)
+    return view._getvalue()
 
 
 def entry(kernel: Callable[P, R]) -> Callable[P, R]:

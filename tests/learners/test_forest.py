@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from river import checks, metrics
-from river.base import Classifier
+from river.base import Classifier, Regressor
 from river.datasets import Phishing
 
-from learners.forest import AdaptiveRandomForest, warm_up
+from learners.forest import AdaptiveRandomForest, AdaptiveRandomForestReturns, warm_up
 
 Rows = np.ndarray
 
@@ -48,19 +48,40 @@ def assert_same_from_here(a: AdaptiveRandomForest, b: AdaptiveRandomForest, n: i
         assert np.array_equal(np.asarray(value), np.asarray(b.state()[key])), key
 
 
-def rivers_checks() -> Iterator[object]:
+def rivers_checks(model: Classifier | Regressor) -> Iterator[object]:
     # Only other kinds of estimators are checked on scikit-learn's data, but it is imported for all.
     stand_in = types.ModuleType("sklearn")
     stand_in.datasets = types.ModuleType("sklearn.datasets")  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "sklearn", stand_in)
         patch.setitem(sys.modules, "sklearn.datasets", stand_in.datasets)
-        yield from checks.yield_checks(AdaptiveRandomForest(n_models=3))
+        yield from checks.yield_checks(model)
 
 
-@pytest.mark.parametrize("check", list(rivers_checks()), ids=lambda check: check.__name__)
+FOREST = AdaptiveRandomForest(n_models=3)
+RETURNS = AdaptiveRandomForestReturns(AdaptiveRandomForest(n_models=3))
+
+
+@pytest.mark.parametrize("check", list(rivers_checks(FOREST)), ids=lambda check: check.__name__)
 def test_river_accepts_it_as_a_classifier(check) -> None:  # type: ignore[no-untyped-def]
     check(AdaptiveRandomForest(n_models=3))
+
+
+@pytest.mark.parametrize("check", list(rivers_checks(RETURNS)), ids=lambda check: check.__name__)
+def test_river_accepts_its_returns_as_a_regressor(check) -> None:  # type: ignore[no-untyped-def]
+    check(RETURNS.clone())
+
+
+def test_its_returns_are_those_of_the_forest_they_share() -> None:
+    forest = AdaptiveRandomForest(n_models=3)
+    returns = AdaptiveRandomForestReturns(forest)
+    assert returns.predict_one({"a": 1.0}) == 0.0
+    for row, _, return_pct in zip(*stream(1, 500), strict=True):
+        returns.learn_one(dict(enumerate(row)), float(return_pct))
+    for row in stream(2, 50)[0]:
+        p, expected, _ = forest.predict_row(row)
+        assert returns.predict_one(dict(enumerate(row))) == expected
+        assert forest.predict_proba_one(dict(enumerate(row)))[True] == p
 
 
 def test_it_is_a_binary_classifier_of_river() -> None:
@@ -110,6 +131,17 @@ def test_predicting_changes_nothing() -> None:
     assert_same_from_here(a, b)
 
 
+def test_learning_what_was_just_asked_about_is_as_learning_anything() -> None:
+    a, b = taught(), taught()
+    for row, won, return_pct in zip(*stream(3, 300), strict=True):
+        a.predict_row(row)
+        b.predict_row(row)
+        b.predict_row(row + 1.0)  # so that b must ask its trees again
+        for forest in (a, b):
+            forest.learn_row(row, bool(won), return_pct)
+    assert_same_from_here(a, b)
+
+
 def test_the_seed_decides() -> None:
     assert_same_from_here(taught(seed=4), taught(seed=4))
     row = np.zeros(6)
@@ -152,8 +184,8 @@ def test_a_label_that_is_neither_true_nor_false_is_refused() -> None:
 
 
 def test_features_beyond_the_bound_are_ignored() -> None:
-    narrow = AdaptiveRandomForest(n_models=3, max_inputs=2)
-    cut = AdaptiveRandomForest(n_models=3, max_inputs=2)
+    narrow = AdaptiveRandomForest(n_models=3, max_columns=2)
+    cut = AdaptiveRandomForest(n_models=3, max_columns=2)
     for row, won, _ in zip(*stream(6, 300), strict=True):
         narrow.learn_row(row, bool(won))
         cut.learn_row(row[:2], bool(won))

@@ -14,8 +14,17 @@ from river.tree.splitter import GaussianSplitter
 
 from learners import forest_layout as layout
 from learners import hoeffding as ht
-from learners.hoeffding_leaf import TRACKER, naive_bayes, observe
-from learners.hoeffding_split import GAIN, PROPOSAL, THRESHOLD, entropy, propose
+from learners.hoeffding_leaf import FIELDS, TRACKER, naive_bayes, observe
+from learners.hoeffding_split import (
+    GAIN,
+    LANES,
+    PROPOSAL,
+    SLACK,
+    THRESHOLD,
+    entropy,
+    propose,
+    rough_gain,
+)
 from learners.splitmix import MOST, poisson, poisson_table, uniform
 
 Rows = np.ndarray
@@ -44,7 +53,7 @@ def grow(
         # The same draws each time: leaves track their features in one order. Ties go to the first.
         random = np.ones(1, np.int64)
         i = ht.walk(tree, row, int(won), float(weight))
-        base, bayes = ht.votes(tree, i, row)
+        base, bayes, _ = ht.votes(tree, i, row)
         ht.learn(
             tree, i, row, base, bayes, int(won), float(weight), settings_, rows.shape[1], random
         )
@@ -88,12 +97,12 @@ def test_a_tree_splits_where_rivers_does_to_the_last_bit(seed: int) -> None:
     assert splits(tree) == rivers_splits(river._root)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**16), scale=st.floats(1e-3, 1e6), n=st.integers(5, 80))
 def test_a_split_proposal_equals_rivers_to_the_last_bit(seed: int, scale: float, n: int) -> None:
     rng = np.random.default_rng(seed)
     splitter = GaussianSplitter()
-    trackers = np.zeros((1, TRACKER))
+    trackers = np.zeros((2, FIELDS))
     tracked = np.array([1, 0])
     totals = [0.0, 0.0]
     for won in rng.integers(0, 2, n).tolist():
@@ -105,16 +114,24 @@ def test_a_split_proposal_equals_rivers_to_the_last_bit(seed: int, scale: float,
         InfoGainSplitCriterion(0.01), {0: totals[0], 1: totals[1]}, 0, True
     )
     ours = np.zeros(PROPOSAL)
-    propose(trackers[0], entropy(*totals), ours)
+    rough = np.zeros(LANES)
+    roughly = rough_gain(trackers[1], rough)
+    propose(trackers[1], entropy(*totals), rough, -math.inf, ours)
     assert ours[GAIN] == pytest.approx(theirs.merit, rel=1e-12, abs=1e-15)
     if theirs.merit > -math.inf:
         assert ours[THRESHOLD] == theirs.split_info
+        assert not abs(entropy(*totals) + roughly - ours[GAIN]) > SLACK  # or NaN: it can't tell
+        few = np.zeros(PROPOSAL)
+        propose(trackers[1], entropy(*totals), rough, roughly - 2.0 * SLACK, few)
+        assert np.array_equal(few, ours)
+    else:
+        assert roughly == -math.inf or math.isnan(roughly)
 
 
 def test_naive_bayes_is_bayes_rule_on_plenty_of_data() -> None:
     rng = np.random.default_rng(0)
     tracked = np.array([2, 0, 1])
-    trackers = np.zeros((2, TRACKER))
+    trackers = np.zeros((3, FIELDS))
     counts = [0.0, 0.0]
     for _ in range(20_000):
         won = int(rng.random() < 0.3)
@@ -129,16 +146,18 @@ def test_naive_bayes_is_bayes_rule_on_plenty_of_data() -> None:
         for won, share in ((0, 0.7), (1, 0.3))
     ]
     expected = like[1] / sum(like)
-    assert naive_bayes(tracked, trackers, row, *counts) == pytest.approx(expected, abs=0.02)
+    assert naive_bayes(tracked, trackers[1:, :TRACKER], row, *counts) == pytest.approx(
+        expected, abs=0.02
+    )
 
 
 def test_naive_bayes_survives_constant_and_missing_and_huge_values() -> None:
     tracked = np.array([3, 0, 1, 2])
-    trackers = np.zeros((3, TRACKER))
+    trackers = np.zeros((4, FIELDS))
     for k in range(40):
         observe(tracked, trackers, np.array([5.7, k % 2, math.nan]), k % 2, 6.0)
     for value in (5.7, 5.8, 1e300, math.inf, -math.inf, math.nan):
-        p = naive_bayes(tracked, trackers, np.full(3, value), 120.0, 120.0)
+        p = naive_bayes(tracked, trackers[1:, :TRACKER], np.full(3, value), 120.0, 120.0)
         assert 0.0 < p < 1.0
 
 
