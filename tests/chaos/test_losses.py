@@ -1,0 +1,155 @@
+"""What the worker does about a server that contradicts it, step by step and in one process."""
+
+from pathlib import Path
+
+import pytest
+import redis
+
+from snapshots import SnapshotInfo, state_digest
+from streams import Alert, ConnectionLost, Diverged, connect
+from tests.engine.histories import history
+from tests.engine.test_worker import Shard
+
+EVENTS = history(120)
+
+
+@pytest.fixture
+def shard(tmp_path: Path, redis_server: str):
+    with redis.Redis.from_url(redis_server) as client:
+        client.flushall()
+    with connect(redis_server) as connection:
+        yield Shard(connection, tmp_path)
+
+
+def alerts(shard: Shard, code: str) -> list[Alert]:
+    found = [
+        Alert.model_validate_json(fields[b"e"])
+        for _, fields in shard.redis.xrange(shard.keys.alerts)
+    ]
+    return [alert for alert in found if alert.code == code]
+
+
+def go_back(connection: redis.Redis, dumps: dict[bytes, bytes]) -> None:
+    """Make the server what it was when `dumps` were made."""
+    connection.flushall()
+    for key, dump in dumps.items():
+        connection.restore(key, 0, dump)
+
+
+def dumped(shard: Shard) -> dict[bytes, bytes]:
+    return {key: shard.redis.dump(key) for key in shard.redis.scan_iter() if b"lease" not in key}
+
+
+def test_snapshots_of_what_the_server_lost_are_set_aside_and_the_loss_is_named(shard):
+    shard.publish(*EVENTS[:100])
+    shard.worker().run(until_idle=True)
+    survived = shard.transport.last_id()
+    dumps = dumped(shard)
+    shard.publish(*EVENTS[100:160])
+    shard.worker().run(until_idle=True)
+    lost = shard.notice().position
+    go_back(shard.redis, dumps)
+
+    shard.publish(*EVENTS[100:])
+    worker = shard.worker(owner="two")
+    worker.run(until_idle=True)
+
+    (alert,) = alerts(shard, "stream_lost_its_tail")
+    assert alert.subject == survived
+    assert lost in alert.message
+    assert lost not in [info.manifest.position for info in shard.store.list()]
+    assert list(shard.store.directory.glob("*.aside"))
+    # Nobody reports it again.
+    shard.worker(owner="three").run(until_idle=True)
+    assert len(alerts(shard, "stream_lost_its_tail")) == 1
+
+
+def test_a_loss_is_found_out_while_nothing_comes(shard):
+    shard.publish(*EVENTS[:60])
+    shard.worker().run(until_idle=True)
+    dumps = dumped(shard)
+    shard.publish(*EVENTS[60:80])
+    # It renews three times before it is idle.
+    shard.config = shard.config.model_copy(
+        update={"worker": shard.config.worker.model_copy(update={"lease_ms": 900})}
+    )
+    worker = shard.worker()
+    renew = worker._transport.renew
+
+    def lose_once(*arguments: str) -> None:
+        if dumps:
+            epoch = shard.redis.hmget(shard.keys.checkpoint, "epoch", "owner")
+            go_back(shard.redis, dumps)
+            # The last the server heard of the lease is kept: only the commits after it are lost.
+            shard.redis.hset(
+                shard.keys.checkpoint, mapping=dict(zip(("epoch", "owner"), epoch, strict=True))
+            )
+            dumps.clear()
+        renew(*arguments)
+
+    worker._transport.renew = lose_once
+    worker.run(until_idle=True)
+    assert len(alerts(shard, "stream_lost_its_tail")) == 1
+
+
+def test_keys_that_contradict_each_other_stop_the_worker_instead_of_turning_it_in_circles(shard):
+    shard.publish(*EVENTS[:40])
+    shard.worker().run(until_idle=True)
+    shard.redis.delete(shard.keys.checkpoint)
+    with pytest.raises(Diverged, match="decisions"):
+        shard.worker(owner="two").run(until_idle=True)
+
+
+def test_a_standby_interrupted_half_way_applies_nothing_twice(shard, monkeypatch):
+    shard.publish(*EVENTS[:40])
+    leader = shard.worker()
+    leader.run(until_idle=True)
+    standby = shard.worker(owner="two")
+    standby._recover(None)
+    shard.publish(*EVENTS[40:])
+    shard.worker(owner="three").run(until_idle=True)
+
+    read = standby._transport.read
+    reads = []
+
+    def lost_at_the_third(*arguments: object) -> object:
+        reads.append(arguments)
+        if len(reads) == 3:
+            raise ConnectionLost("the wire was cut")
+        return read(*arguments)
+
+    monkeypatch.setattr(standby._transport, "read", lost_at_the_third)
+    with pytest.raises(ConnectionLost):
+        standby._catch_up()
+    assert len(reads) == 3
+    if not standby._catch_up():
+        standby._recover(None)
+    assert state_digest(standby.core.state()) == shard.notice().state_digest
+
+
+def test_a_flushed_servers_snapshots_do_not_push_out_those_of_the_history_before(shard):
+    shard.publish(*EVENTS)
+    shard.worker().run(until_idle=True)
+    before = {info.path for info in shard.store.list() if isinstance(info, SnapshotInfo)}
+    shard.redis.flushall()
+    shard.publish(*EVENTS)
+    shard.worker(owner="two").run(until_idle=True)
+    assert before <= {info.path for info in shard.store.list()}
+
+
+def test_a_folder_that_vanishes_between_two_steps_of_a_snapshot_stops_nothing(shard):
+    shard.config = shard.config.model_copy(
+        update={"snapshots": shard.config.snapshots.model_copy(update={"retain": 10})}
+    )
+    shard.publish(*EVENTS)
+    worker = shard.worker()
+    notify = worker._transport.notify
+
+    def gone_meanwhile(*arguments: object) -> None:
+        for path in shard.store.directory.iterdir():
+            path.unlink()
+        notify(*arguments)
+
+    worker._transport.notify = gone_meanwhile
+    worker.run(until_idle=True)
+    assert len(shard.decisions()) == 120
