@@ -12,7 +12,7 @@ from engine.config import Config, SnapshotConfig, StreamConfig
 from engine.doctor import examine
 from engine.metrics import Metrics
 from engine.status import status
-from streams import Client, EventError, Keys, connect, encode
+from streams import Client, EventError, Keys, RedisTransport, connect, encode
 from tests.engine.histories import QUICK, close, signal
 from tests.security.roles import DOCUMENT, documented, loaded
 
@@ -76,6 +76,10 @@ def test_every_role_can_do_its_work(roles: ADDRESSES, tmp_path: Path) -> None:
         assert len(list(consumer.outcomes("0-0", timeout=0.01))) == 1
         assert list(consumer.alerts("0-0", timeout=0.01)) == []
         assert list(consumer.decisions("$", timeout=0.01)) == []
+    with connect(roles["worker"]) as connection:
+        standby = RedisTransport(connection, KEYS)
+        standby.announce_standby("two", 1_000)
+        assert standby.has_standby()
     with connect(roles["viewer"]) as connection:
         found = status(connection, keys_of(chosen))
     assert (found["lag"], found["entries"], found["state_is_current"]) == (0, 4, True)
