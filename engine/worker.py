@@ -329,12 +329,13 @@ class Worker:
 
     def _serve(self, lease: Lease, raw: list[RawEntry]) -> None:
         """Apply a batch, and commit what follows from it."""
-        started = perf_counter()
-        outputs = [
-            self._address(output, entry.id)
-            for entry in map(read_raw, raw)
-            for output in self.core.apply(entry)
-        ]
+        started = renewed = perf_counter()
+        outputs: list[tuple[str, str, bytes]] = []
+        for entry in map(read_raw, raw):
+            outputs.extend(self._address(output, entry.id) for output in self.core.apply(entry))
+            if perf_counter() - renewed > lease.ttl_ms / 3_000:
+                self.keep_lease()
+                renewed = perf_counter()
         commit = Commit(self.position, raw[-1].id, len(raw), outputs, self.core.decisions_digest)
         applied = perf_counter()
         self._patiently(lambda: self._transport.commit(lease, commit))
