@@ -14,12 +14,15 @@ from engine.ledger import from_micros, to_micros
 MEDIAN_OF = 15
 """Events whose times count: fewer than half of them may be wrong. It lags by half of them."""
 
+BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+"""Before the first event."""
+
 
 class EventTime:
-    """The lower median of the last `MEDIAN_OF` times seen; `now` before the first is the year 1."""
+    """The lower median of the last `MEDIAN_OF` times seen; `now` before the first is `BEGINNING`."""
 
     def __init__(self) -> None:
-        self.now = datetime(1, 1, 1, tzinfo=UTC)
+        self.now = BEGINNING
         self._last: deque[datetime] = deque(maxlen=MEDIAN_OF)
 
     def see(self, ts: datetime) -> None:
@@ -33,6 +36,7 @@ class EventTime:
 
     def restore(self, state: Iterable[int]) -> None:
         """Go on from `state`."""
-        self.__init__()  # type: ignore[misc] # its own class's, which no other derives from
+        self.now = BEGINNING
+        self._last.clear()
         for micros in state:
             self.see(from_micros(micros))

@@ -106,12 +106,13 @@ class Proxy:
             asyncio.ensure_future(self._requests(reader, far_writer, writer)),
             asyncio.ensure_future(self._replies(far_reader, writer)),
         ]
-        try:
+        with suppress(asyncio.CancelledError):  # at the proxy's own end
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
+        try:
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
+        finally:
             self._open -= ends
             for end in ends:
                 _reset(end)

@@ -12,6 +12,9 @@ from tests.chaos.processes import Launcher, Stuck
 from tests.chaos.record import Gap
 from tests.chaos.scene import Scene, lines_of
 
+RESERVED = 60
+"""Events a fault that are left for the faults themselves."""
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -64,7 +67,8 @@ def run(
                 progress(fault)
                 before = perf_counter()
                 left = len(faults) - number
-                scene.flow((len(lines) - scene.bot.limit) // left // 2)
+                # Faults let events flow too, some of them many.
+                scene.flow(max(0, (len(lines) - scene.bot.limit) // left - RESERVED))
                 try:
                     fault.inject(scene)
                 except Missed as missed:

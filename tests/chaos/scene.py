@@ -165,7 +165,9 @@ class Scene:
         if self.worker is not None and self.worker.alive:
             self.worker.send(signal.SIGTERM)
             status = self.worker.gone("the worker has stopped in good order")
-            self.verdict.require(status == 0, "bad exit", f"status {status} after SIGTERM")
+            self.verdict.require(
+                status == 0, "bad exit", f"{status} after SIGTERM:{self.tail(self.worker)}"
+            )
         self.worker = None
 
     def until(

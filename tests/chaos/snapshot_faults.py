@@ -30,12 +30,18 @@ def folder_replaced(folder: Path) -> Iterator[None]:
 
 
 def newest(scene: "Scene") -> Path:
+    return _whole(scene)[0]
+
+
+def _whole(scene: "Scene") -> list[Path]:
+    """The snapshots that verify, newest first."""
     key = snapshot_key_of(scene.config)
+    found = []
     for info in scene.snapshots():
         with suppress(SnapshotError):
             verify(info.path.read_bytes(), key)
-            return info.path
-    raise AssertionError("there is no snapshot to change")
+            found.append(info.path)
+    return found
 
 
 def cut(scene: "Scene") -> Path:
@@ -75,16 +81,26 @@ def other_key(scene: "Scene") -> Path:
     return _written_again(scene, key=b"nobody's key, of good length")
 
 
+def older_state(scene: "Scene") -> Path:
+    """The newest one's place and position, but the state of an older one, signed: a bug of ours."""
+    newer, older = _whole(scene)[0], _whole(scene)[-1]
+    position = verify(newer.read_bytes(), snapshot_key_of(scene.config)).position
+    path = _written_again(scene, position=position, source=older)
+    newer.unlink()
+    return path.rename(newer)
+
+
 def _written_again(
     scene: "Scene",
     elsewhere: Callable[[], AbstractContextManager[object]] = nullcontext,
     config_digest: str | None = None,
     position: str | None = None,
     key: bytes | None = None,
+    source: Path | None = None,
 ) -> Path:
-    """Write the newest snapshot anew, as a copy of us `elsewhere` or of something else would."""
+    """Write `source`, else the newest snapshot, anew, as another set-up or state would have."""
     own_key = snapshot_key_of(scene.config)
-    path = newest(scene)
+    path = source or newest(scene)
     found = read(path.read_bytes(), own_key)
     core = scene.new_core()
     core.restore(found.tree)
@@ -104,4 +120,5 @@ CHANGES: dict[str, Callable[["Scene"], Path]] = {
     "another config": other_config,
     "a future position": future_position,
     "another key": other_key,
+    "an older state under its name": older_state,
 }
