@@ -19,7 +19,7 @@ BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class EventTime:
-    """The lower median of the last `MEDIAN_OF` times seen; `now` before the first is `BEGINNING`."""
+    """The lower median of the last `MEDIAN_OF` times seen; before the first, `BEGINNING`."""
 
     def __init__(self) -> None:
         self.now = BEGINNING
