@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from streams.events import Outcome
 
@@ -25,13 +24,13 @@ def log_loss(p: NDArray[np.float64], won: NDArray[np.bool_]) -> float | None:
 
 
 def auc(p: NDArray[np.float64], won: NDArray[np.bool_]) -> float | None:
-    """Area under the ROC curve by the rank sum, ties counted half; None for one class."""
-    wins = int(won.sum())
-    losses = len(won) - wins
-    if not wins or not losses:
+    """Area under the ROC curve, as the share of pairs in order, ties half; None for one class."""
+    wins, losses = p[won], np.sort(p[~won])
+    if not len(wins) or not len(losses):
         return None
-    ranks = float(rankdata(p)[won].sum())
-    return (ranks - wins * (wins + 1) / 2) / (wins * losses)
+    below = np.searchsorted(losses, wins, "left")
+    up_to = np.searchsorted(losses, wins, "right")
+    return float((below + up_to).mean()) / (2 * len(losses))
 
 
 def brier(p: NDArray[np.float64], won: NDArray[np.bool_]) -> float | None:

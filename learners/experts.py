@@ -16,10 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from river.base import Classifier
 from river.base.typing import ClfTarget
-from river.forest import ARFClassifier
-from river.linear_model import LogisticRegression
-from river.naive_bayes import GaussianNB
-from river.preprocessing import StandardScaler
 
 from learners.bayes import GaussianBayes
 from learners.booster import Booster
@@ -143,25 +139,29 @@ class BaseRate(Classifier):
 
 
 def _river_logistic(l2: float = 0.0, intercept_lr: float = 0.01) -> Classifier:
-    pipeline = StandardScaler() | LogisticRegression(l2=l2, intercept_lr=intercept_lr)
-    return cast(Classifier, pipeline)  # it is one in all but its base class
+    scaler = import_module("river.preprocessing").StandardScaler()
+    model = import_module("river.linear_model").LogisticRegression(l2=l2, intercept_lr=intercept_lr)
+    return cast(Classifier, scaler | model)  # it is one in all but its base class
 
 
-_NAMED: dict[str, Callable[..., Classifier]] = {
+# River's own by their path: they are imported when asked for, which takes longer than all else at
+# the start.
+_NAMED: dict[str, Callable[..., Classifier] | str] = {
     "base_rate": BaseRate,
     "logistic": Logistic,
     "bayes": GaussianBayes,
     "forest": AdaptiveRandomForest,
-    "river_forest": ARFClassifier,
+    "river_forest": "river.forest.ARFClassifier",
     "lightgbm": Booster,
     "river_logistic": _river_logistic,
-    "river_bayes": GaussianNB,
+    "river_bayes": "river.naive_bayes.GaussianNB",
 }
 
 
 def build(spec: ExpertSpec, seed: int = 1, columns: int = 512) -> Classifier:
     """A new expert as `spec` says, for rows of at most `columns`. Raises `ExpertError`."""
-    make = _NAMED.get(spec.model) or _river_class(spec)
+    named = _NAMED.get(spec.model, spec.model)
+    make = _river_class(spec, named) if isinstance(named, str) else named
     params = dict(spec.params)
     taken = inspect.signature(make).parameters
     if "seed" in taken:
@@ -178,8 +178,8 @@ def build(spec: ExpertSpec, seed: int = 1, columns: int = 512) -> Classifier:
         ) from error
 
 
-def _river_class(spec: ExpertSpec) -> type[Classifier]:
-    module, _, name = spec.model.replace(":", ".").rpartition(".")
+def _river_class(spec: ExpertSpec, path: str) -> type[Classifier]:
+    module, _, name = path.replace(":", ".").rpartition(".")
     found: object = None
     if module.startswith("river."):
         with suppress(ImportError):

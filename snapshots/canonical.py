@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from snapshots.errors import SnapshotUnsupported
-from snapshots.reducers import REDUCERS
+from snapshots.reducers import reducers
 
 _ATOMS = frozenset({NoneType, bool, int, float, str, bytes})
 _SORTABLE = (frozenset({str}), frozenset({int}), frozenset({bytes}))
@@ -69,6 +69,7 @@ class _Walk:
         # With the object itself, lest its id be given to another one during the walk.
         self._done: dict[int, tuple[bytes, object]] = {}
         self._names: dict[object, str] = {}
+        self._reducers = reducers()
 
     def hash(self, root: object) -> bytes:
         """The hash of `root`, a tuple, and of all that it reaches."""
@@ -128,7 +129,7 @@ class _Walk:
             return self._sequence(value, children)
         if kind is dict:
             return self._mapping(value, children)
-        reducer = REDUCERS.get(kind) or copyreg.dispatch_table.get(kind)
+        reducer = self._reducers.get(kind) or copyreg.dispatch_table.get(kind)
         reduced = value.__reduce_ex__(4) if reducer is None else reducer(value)
         if isinstance(reduced, str):
             return ("global", f"{getattr(value, '__module__', None)}.{reduced}")

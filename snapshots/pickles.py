@@ -17,7 +17,7 @@ from time import monotonic
 from types import FunctionType, MethodType
 
 from snapshots.errors import SnapshotUnsupported
-from snapshots.reducers import REDUCERS
+from snapshots.reducers import reducers
 
 PROTOCOL = 4
 
@@ -133,7 +133,7 @@ def dump(objects: Sequence[object]) -> bytes:
     """
     buffer = BytesIO()
     pickler = pickle.Pickler(buffer, PROTOCOL)
-    pickler.dispatch_table = {**copyreg.dispatch_table, **REDUCERS}
+    pickler.dispatch_table = {**copyreg.dispatch_table, **reducers()}
     try:
         pickler.dump(list(objects))
     except (pickle.PicklingError, AttributeError, TypeError, ValueError, RecursionError) as error:

@@ -7,28 +7,28 @@ one generator that is always the same, so a forest's pickle is some twenty times
 """
 
 import copyreg
+import sys
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from river import proba
-
 Reduced = tuple[Callable[..., Any], tuple[Any, ...], Any]
 
 _UNSEEDED = Random(0)
+_MODULE = "river.proba"
+_NAMES = ("Beta", "Gaussian", "Multinomial", "MultivariateGaussian")
 
 
-def _reduce_distribution(distribution: proba.base.Distribution) -> Reduced:
+def _reduce_distribution(distribution: Any) -> Reduced:
     state = dict(distribution.__dict__)
     if state["seed"] is None:
         state["_rng"] = _UNSEEDED
     return (copyreg.__newobj__, (type(distribution),), state)  # type: ignore[attr-defined] # typeshed lacks it
 
 
-REDUCERS: dict[type, Callable[..., Reduced]] = {
-    proba.Beta: _reduce_distribution,
-    proba.Gaussian: _reduce_distribution,
-    proba.Multinomial: _reduce_distribution,
-    proba.MultivariateGaussian: _reduce_distribution,
-}
-"""By exact type, for `pickle.Pickler.dispatch_table` and for the digest's walk alike."""
+def reducers() -> dict[type, Callable[..., Reduced]]:
+    """By exact type, for `pickle.Pickler.dispatch_table` and for the digest's walk alike."""
+    # River's distributions bring scipy.stats along, half a second of every start. Where nobody has
+    # imported them there are none.
+    module = sys.modules.get(_MODULE)
+    return {} if module is None else {getattr(module, n): _reduce_distribution for n in _NAMES}
