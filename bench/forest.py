@@ -1,257 +1,228 @@
-"""The forest against River's, CapyMOA's, Vowpal Wabbit's: speed, log loss, state size in one run.
+"""The forest against River's, CapyMOA's and Vowpal Wabbit: quality, speed and size in one run.
 
     python bench/forest.py [--tapes DIR] [--trees 10] [--events 5000] [--seeds 5] [--json OUT]
 
-DIR holds weather.jsonl.gz and sea.jsonl.gz; the other six streams are River's own.
-Every model sees the same events one by one, predicts, then learns at once; the models take turns
-every few hundred events, so that a noisy machine is noisy for all. Ours and River's get dicts;
-CapyMOA gets an array, its fastest way in. Log loss is clipped at 0.001 for all, which spares rivals
-that answer 0 or 1. Rivals that are not installed are left out.
+DIR holds weather.jsonl.gz and sea.jsonl.gz; the other six streams are River's
+(`bench/forest_streams.py`). Rivals that are not installed are left out, with a line that says so.
+
+Every model sees the same events one by one, predicts, then learns at once, each fed as suits it
+best (`bench/forest_models.py`); the default settings of each but for the number of trees. The
+models take turns every 250 events, so that a noisy machine is noisy for all.
+
+log loss, accuracy
+    The mean over seeds and its standard error. Probabilities are clipped at 0.001 for all, which
+    spares rivals that answer 0 or 1.
+than ours
+    The rival's log loss less ours, seed by seed: above zero, ours is the better one.
+events/s, ours is x faster
+    Median over all turns; a turn's ratio is of the same 250 events.
+kB of state
+    As each would save it, at the end, the mean over seeds.
 """
 
-import gzip
-import itertools
-import json
 import math
-import pickle
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from statistics import fmean, median, stdev
+from time import perf_counter
+from typing import Annotated, Any
 
-import numpy as np
 import typer
-from river import datasets, forest
-from river.datasets import synth
 
-from bench.results import JsonOption, Results, run
-from learners.forest import AdaptiveRandomForest, warm_up
+from bench.forest_models import MODELS, Model, missing
+from bench.forest_streams import DRAWN, TAPES, Event, streams
+from bench.results import BenchError, JsonOption, Results, progress, run
+from learners.forest import warm_up
 
-Event = tuple[dict[Any, float], bool]
 TURN = 250
 CLIP = 1e-3
+WARM_UP = 2_000
+"""Events that every model sees before the race: a Java machine is slow at first."""
+
+Figures = dict[str, Any]
 
 
-class Model(Protocol):
-    def predict(self, x: dict[Any, float]) -> float: ...
-    def learn(self, x: dict[Any, float], y: bool) -> None: ...
-    def size(self) -> int: ...
+@dataclass(slots=True)
+class Score:
+    """How a model did on one stream with one seed; `rates` are events/s, one per turn."""
+
+    log_loss: float = 0.0
+    accuracy: float = 0.0
+    size: int = 0
+    rates: list[float] = field(default_factory=list)
 
 
-class Ours:
-    def __init__(self, names: list[str], trees: int, seed: int) -> None:
-        self.model = AdaptiveRandomForest(n_models=trees, seed=seed)
-        self.learn = self.model.learn_one
-
-    def predict(self, x: dict[Any, float]) -> float:
-        return self.model.predict_proba_one(x)[True]
-
-    def size(self) -> int:
-        return sum(v.nbytes for v in self.model.state().values() if isinstance(v, np.ndarray))
-
-
-class Rivers:
-    def __init__(self, names: list[str], trees: int, seed: int) -> None:
-        self.model = forest.ARFClassifier(n_models=trees, seed=seed)
-        self.learn = self.model.learn_one
-
-    def predict(self, x: dict[Any, float]) -> float:
-        return float(self.model.predict_proba_one(x).get(True, 0.5))
-
-    def size(self) -> int:
-        return len(pickle.dumps(self.model))
-
-
-class CapyMOAs:
-    def __init__(self, names: list[str], trees: int, seed: int) -> None:
-        from capymoa.classifier import AdaptiveRandomForestClassifier
-        from capymoa.core import LabeledInstance
-        from capymoa.stream import Schema
-
-        self.schema = Schema.from_custom(
-            features=[*names, "y"], target="y", categories={"y": ["0", "1"]}, name="bench"
-        )
-        self.model = AdaptiveRandomForestClassifier(
-            schema=self.schema, ensemble_size=trees, random_seed=seed
-        )
-        self.instance = LabeledInstance.from_array
-        self.names = names
-
-    def _event(self, x: dict[Any, float], y: bool) -> Any:
-        return self.instance(self.schema, np.array(list(x.values())), int(y))
-
-    def predict(self, x: dict[Any, float]) -> float:
-        self.now = self._event(x, False)
-        votes = self.model.predict_proba(self.now)
-        if votes is None or votes.sum() == 0:
-            return 0.5
-        return float(votes[1] / votes.sum()) if len(votes) > 1 else 0.0
-
-    def learn(self, x: dict[Any, float], y: bool) -> None:
-        self.model.train(self._event(x, y))
-
-    def size(self) -> int:
-        return 0  # it has no plain form
-
-
-class VowpalWabbits:
-    def __init__(self, names: list[str], trees: int, seed: int) -> None:
-        from vowpalwabbit import Workspace
-
-        self.model = Workspace("--loss_function logistic --link logistic --quiet -q ::")
-
-    def predict(self, x: dict[Any, float]) -> float:
-        return float(self.model.predict(self._line(x)))
-
-    def learn(self, x: dict[Any, float], y: bool) -> None:
-        self.model.learn(f"{1 if y else -1} {self._line(x)}")
-
-    def size(self) -> int:
-        return 0
-
-    @staticmethod
-    def _line(x: dict[Any, float]) -> str:
-        return "|f " + " ".join(f"{k}:{v}" for k, v in x.items())
-
-
-MODELS: dict[str, Callable[[list[str], int, int], Model]] = {
-    "ours": Ours,
-    "river": Rivers,
-    "capymoa": CapyMOAs,
-    "vw": VowpalWabbits,
-}
-
-
-def tape(path: Path) -> Iterator[Event]:
-    """Signals with the label their close gave, in the order of signals."""
-    waiting: dict[str, dict[str, float]] = {}
-    with gzip.open(path) as lines:
-        for line in lines:
-            event = json.loads(line)
-            if event["type"] == "signal":
-                waiting[event["signal_id"]] = event["features"]
-            elif event["type"] == "close" and event["signal_id"] in waiting:
-                yield waiting.pop(event["signal_id"]), event["return_pct"] > 0
-
-
-def streams(tapes: Path | None, seed: int) -> dict[str, Iterator[Event]]:
-    """Streams of one seed; those of a fixed data set are the same for all."""
-    drawn: dict[str, Any] = {
-        "agrawal": synth.Agrawal(seed=seed),
-        "rbf drift": synth.RandomRBFDrift(
-            seed_model=seed,
-            seed_sample=seed,
-            n_classes=2,
-            n_features=10,
-            n_centroids=50,
-            change_speed=0.0001,
-            n_drift_centroids=10,
-        ),
-        "hyperplane": synth.Hyperplane(
-            seed=seed, n_features=10, n_drift_features=5, mag_change=0.001
-        ),
-        "mixed": synth.Mixed(seed=seed),
-        "phishing": datasets.Phishing(),
-        "bananas": datasets.Bananas(),
-    }
-    found = {
-        name: tape(tapes / f"{name}.jsonl.gz")
-        for name in ("weather", "sea")
-        if tapes and (tapes / f"{name}.jsonl.gz").exists()
-    }
-    plain = {
-        name: (({str(k): float(v) for k, v in x.items()}, bool(y)) for x, y in stream)
-        for name, stream in drawn.items()
-    }
-    return {**found, **plain}
-
-
-def race(events: list[Event], models: dict[str, Model]) -> dict[str, dict[str, float]]:
-    """Run all models over `events` in turns; log loss, accuracy, events/s (median turn), bytes."""
-    losses = dict.fromkeys(models, 0.0)
-    hits = dict.fromkeys(models, 0)
-    rates: dict[str, list[float]] = {name: [] for name in models}
+def race(
+    events: Sequence[Event],
+    models: dict[str, Model],
+    done: Callable[[int], None] = lambda events: None,
+) -> dict[str, Score]:
+    """Run all models over `events`, in turns; `done` is told how many events a turn had."""
+    scores = {name: Score() for name in models}
     for at in range(0, len(events), TURN):
         turn = events[at : at + TURN]
         for name, model in models.items():
-            began = time.perf_counter()
+            score = scores[name]
+            inputs = [(model.prepare(x), y) for x, y in turn]
+            predict, learn = model.predict, model.learn
             answers = []
-            for x, y in turn:
-                answers.append(model.predict(x))
-                model.learn(x, y)
-            rates[name].append(len(turn) / (time.perf_counter() - began))
+            began = perf_counter()
+            for x, y in inputs:
+                answers.append(predict(x))
+                learn(x, y)
+            score.rates.append(len(turn) / (perf_counter() - began))
             for p, (_, y) in zip(answers, turn, strict=True):
-                hits[name] += (p >= 0.5) == y
-                q = min(max(p, CLIP), 1.0 - CLIP)
-                losses[name] -= math.log(q if y else 1.0 - q)
-    return {
-        name: {
-            "log_loss": losses[name] / len(events),
-            "accuracy": hits[name] / len(events),
-            "events_per_s": statistics.median(rates[name]),
-            "bytes": model.size(),
+                score.log_loss += log_loss(p, y) / len(events)
+                score.accuracy += ((p >= 0.5) == y) / len(events)
+        done(len(turn))
+    for name, model in models.items():
+        scores[name].size = model.size()
+    return scores
+
+
+def log_loss(p: float, y: bool) -> float:
+    """Loss in nats of a probability, clipped."""
+    q = min(max(p, CLIP), 1.0 - CLIP)
+    return -math.log(q if y else 1.0 - q)
+
+
+def summary(seeds: Sequence[dict[str, Score]]) -> dict[str, Figures]:
+    """One stream's figures for each model, over its seeds; a standard error of one seed is None."""
+    figures = {}
+    for name in seeds[0]:
+        theirs = [scores[name] for scores in seeds]
+        ours = [scores["ours"] for scores in seeds]
+        pairs = list(zip(theirs, ours, strict=True))
+        ratios = [
+            mine / its
+            for their, our in pairs
+            for its, mine in zip(their.rates, our.rates, strict=True)
+        ]
+        figures[name] = {
+            "log_loss": mean_and_error([score.log_loss for score in theirs]),
+            "accuracy": mean_and_error([score.accuracy for score in theirs]),
+            "log_loss_than_ours": mean_and_error([t.log_loss - o.log_loss for t, o in pairs]),
+            "events_per_s": median(rate for score in theirs for rate in score.rates),
+            "ours_times_faster": median(ratios),
+            "bytes": round(fmean(score.size for score in theirs)),
         }
-        for name, model in models.items()
+    return figures
+
+
+def mean_and_error(values: Sequence[float]) -> dict[str, Any]:
+    """Mean over seeds, its standard error, and the values it comes from."""
+    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return {"mean": fmean(values), "error": error, "by_seed": list(values)}
+
+
+def against(rival: str, table: dict[str, dict[str, Figures]]) -> Figures:
+    """What one rival comes to over all streams."""
+    apart = [by_model[rival]["log_loss_than_ours"]["mean"] for by_model in table.values()]
+    faster = [by_model[rival]["ours_times_faster"] for by_model in table.values()]
+    return {
+        "streams": len(table),
+        "log_loss_at_most_theirs": sum(more >= 0.0 for more in apart),
+        "times_faster_median": median(faster),
+        "times_faster_least": min(faster),
     }
 
 
-def installed(name: str) -> bool:
-    try:
-        MODELS[name](["a", "b"], 1, 1)
-    except ImportError:
-        return False
-    return True
+def chosen(given: str | None, known: Sequence[str], option: str) -> list[str]:
+    """The names in a comma-separated option, all of `known` when it isn't given."""
+    names = list(known) if given is None else [name.strip() for name in given.split(",") if name]
+    for name in names:
+        if name not in known:
+            raise BenchError(f"{option} {name!r} is none of {', '.join(known)}")
+    return names
 
 
 def main(
     tapes: Annotated[Path | None, typer.Option(help="Where weather and sea are.")] = None,
-    trees: Annotated[int, typer.Option(min=1)] = 10,
-    events: Annotated[int, typer.Option(min=TURN, help="At most, per stream.")] = 5000,
+    trees: Annotated[int, typer.Option(min=1, help="Of every forest.")] = 10,
+    events: Annotated[int, typer.Option(min=TURN, help="At most, per stream.")] = 5_000,
     seeds: Annotated[int, typer.Option(min=1, help="Of the models and the generators.")] = 5,
-    rivals: Annotated[str, typer.Option(help="Who else runs.")] = "river,capymoa,vw",
+    rivals: Annotated[
+        str | None, typer.Option(help="Who else runs.", show_default="river,capymoa,vw")
+    ] = None,
     only: Annotated[str | None, typer.Option(help="Streams to run.", show_default="all")] = None,
     json_out: JsonOption = None,
 ) -> None:
-    """Ours against River's, CapyMOA's and Vowpal Wabbit's: speed, log loss and state size."""
+    """Ours against River's, CapyMOA's and Vowpal Wabbit: quality, speed and size of state."""
+    asked = chosen(rivals, [name for name in MODELS if name != "ours"], "--rivals")
+    wanted = chosen(only, DRAWN if tapes is None else (*TAPES, *DRAWN), "--only")
     results = Results("forest", json_out)
+    left_out = {name: why for name in asked if (why := missing(name)) is not None}
+    for name, why in left_out.items():
+        results.note(f"{name} is left out: {why}")
+    if tapes is None:
+        results.note(f"{' and '.join(TAPES)} are left out: their tapes' folder is given by --tapes")
+    names = ["ours", *(name for name in asked if name not in left_out)]
     warm_up()
-    names = ["ours", *(name for name in rivals.split(",") if name in MODELS and installed(name))]
-    runs: dict[str, list[dict[str, dict[str, float]]]] = {}
-    for seed in range(1, seeds + 1):
-        for name, stream in streams(tapes, seed).items():
-            if only is not None and name not in only.split(","):
-                continue
-            taken = list(itertools.islice(stream, events))
-            models = {m: MODELS[m](list(taken[0][0]), trees, seed) for m in names}
-            runs.setdefault(name, []).append(race(taken, models))
-    table = {
-        name: {
-            m: {key: statistics.mean(run[m][key] for run in by_seed) for key in by_seed[0][m]}
-            for m in names
-        }
-        for name, by_seed in runs.items()
-    }
+    race(_taken(tapes, 0, DRAWN[0], WARM_UP), {m: MODELS[m](trees, 0) for m in names})
+    runs: dict[str, list[dict[str, Score]]] = {name: [] for name in wanted}
+    with progress() as bar:
+        for seed in range(1, seeds + 1):
+            for name in wanted:
+                taken = _taken(tapes, seed, name, events)
+                task = bar.add_task(f"{name}, seed {seed} of {seeds}", total=len(taken))
+                models = {m: MODELS[m](trees, seed) for m in names}
+                runs[name].append(race(taken, models, lambda n, task=task: bar.advance(task, n)))
+                bar.remove_task(task)
+    table = {name: summary(by_seed) for name, by_seed in runs.items()}
+    verdicts = {rival: against(rival, table) for rival in names[1:]}
+    _show(results, table, verdicts, f"{trees} trees, {seeds} seeds, at most {events:,} events each")
+    results.add({"trees": trees, "seeds": seeds, "events": events, "clip": CLIP})
+    results.add({"streams": table, "against": verdicts, "left_out": left_out})
+    results.write()
+
+
+def _taken(tapes: Path | None, seed: int, name: str, events: int) -> list[Event]:
+    return list(islice(streams(tapes, seed)[name], events))
+
+
+def _show(
+    results: Results,
+    table: dict[str, dict[str, Figures]],
+    verdicts: dict[str, Figures],
+    title: str,
+) -> None:
     rows = [
         (
-            name,
-            m,
-            row["log_loss"],
-            row["accuracy"],
+            stream,
+            model,
+            _with_error(row["log_loss"]),
+            _with_error(row["log_loss_than_ours"]) if model != "ours" else None,
+            _with_error(row["accuracy"]),
             row["events_per_s"],
-            by_model["ours"]["events_per_s"] / row["events_per_s"],
-            row["bytes"] / 1000 or None,
+            row["ours_times_faster"] if model != "ours" else None,
+            row["bytes"] / 1_000,
         )
-        for name, by_model in table.items()
-        for m, row in by_model.items()
+        for stream, by_model in table.items()
+        for model, row in by_model.items()
     ]
-    results.table(
-        f"{trees} trees, mean of {seeds} seeds, at most {events:,} events a stream",
-        ("stream", "model", "log loss", "accuracy", "events/s", "ours is x faster", "kB of state"),
-        rows,
-    )
-    results.add({"trees": trees, "seeds": seeds, "events": events, "streams": table})
-    results.write()
+    columns = ("stream", "model", "log loss", "than ours", "accuracy")
+    results.table(title, (*columns, "events/s", "ours is x faster", "kB of state"), rows)
+    if verdicts:
+        results.table(
+            "ours against each",
+            ("rival", "log loss at most theirs on", "x faster, median stream", "least"),
+            [
+                (
+                    rival,
+                    f"{found['log_loss_at_most_theirs']} of {found['streams']}",
+                    found["times_faster_median"],
+                    found["times_faster_least"],
+                )
+                for rival, found in verdicts.items()
+            ],
+        )
+
+
+def _with_error(figure: Figures) -> str:
+    error = "" if figure["error"] is None else f" ±{figure['error']:.4f}"
+    return f"{figure['mean']:.4f}{error}"
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class RefitConfig(Section):
 
     enabled: bool = Field(True, description="whether there is a LightGBM expert at all")
     every: Positive = Field(500, description="closes between refits")
-    lag: Positive = Field(250, description="closes from a refit's launch to its installation")
+    lag: Positive = Field(400, description="closes from a refit's launch to its installation")
     window: Positive = Field(8_000, description="newest closes it is fit on")
     holdout: Positive = Field(500, description="newest closes of the window that judge it instead")
     tolerance: Annotated[float, Field(ge=0.0)] = Field(

@@ -2,7 +2,8 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -10,7 +11,11 @@ from time import perf_counter
 
 from learners import Refit, RefitJob, fit
 
-NICENESS = 10
+NICENESS = 19
+"""Of the fitting process, where the system has no scheduling policy for idle time only."""
+
+
+_HAS_IDLE_POLICY = hasattr(os, "SCHED_IDLE")
 
 
 class InlineFitter:
@@ -29,7 +34,10 @@ class InlineFitter:
 
 
 class ProcessFitter:
-    """Fits in a child process of low priority, while decisions flow on.
+    """Fits in a child process, while decisions flow on.
+
+    The child runs when nobody else wants the processor, until a result is waited for: then it is
+    as urgent as the decision that waits.
 
     A child that dies (killed, out of memory) loses nothing: the fit is a pure function of its job,
     and is done again in this process.
@@ -56,6 +64,7 @@ class ProcessFitter:
     def submit(self, job: RefitJob) -> None:
         """Send `job` to the child; returns at once."""
         self._jobs[job.id] = job
+        _schedule(self._process.pid, idle=True)
         self._results[job.id] = self._thread.submit(self._ask, job)
 
     def collect(self, job_id: str) -> Refit:
@@ -63,6 +72,8 @@ class ProcessFitter:
         result = self._results.pop(job_id)
         job = self._jobs.pop(job_id)
         started = perf_counter()
+        if not result.done():
+            _schedule(self._process.pid, idle=False)
         try:
             while True:
                 try:
@@ -82,15 +93,36 @@ class ProcessFitter:
         self._link.close()
 
     def _ask(self, job: RefitJob) -> Refit:
-        self._link.send(job)
+        # The arrays go as they are: pickled, they'd be copied while no decision can be made.
+        arrays: list[pickle.PickleBuffer] = []
+        self._link.send_bytes(pickle.dumps(job, 5, buffer_callback=arrays.append))
+        for array in arrays:
+            self._link.send_bytes(array.raw())
         refit = self._link.recv()
         assert isinstance(refit, Refit)
         return refit
 
 
+def _schedule(process: int | None, idle: bool) -> None:
+    """Let `process` run in idle time only, or like any other (Linux's sched(7))."""
+    if _HAS_IDLE_POLICY and process is not None:
+        # It may be dead, or the system may forbid it: then it is slower or in the way, not wrong.
+        with suppress(OSError):
+            policy = os.SCHED_IDLE if idle else os.SCHED_OTHER
+            os.sched_setscheduler(process, policy, os.sched_param(0))
+
+
 def _serve(link: Connection) -> None:
     """The child: one refit after the other, until the parent is gone."""
-    os.nice(NICENESS)
+    if not _HAS_IDLE_POLICY:
+        os.nice(NICENESS)
     with suppress(EOFError, KeyboardInterrupt):
         while True:
-            link.send(fit(link.recv()))
+            job = link.recv_bytes()
+            link.send(fit(pickle.loads(job, buffers=_arrays(link))))
+
+
+def _arrays(link: Connection) -> Iterator[bytes]:
+    """The arrays of a job, one after the other as unpickling asks for them."""
+    while True:
+        yield link.recv_bytes()

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from learners import Votes
 from streams.events import Action, Baseline, Close, Side, decode
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,9 +37,9 @@ def from_micros(micros: int) -> datetime:
     return _EPOCH + micros * _MICROSECOND
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen: that takes three times as long to build
 class OpenSignal:
-    """What was known and decided about a signal."""
+    """What was known and decided about a signal. Never changed."""
 
     signal_id: str
     ts: datetime
@@ -55,7 +56,7 @@ class OpenSignal:
     """Closes learned before the decision."""
     row: NDArray[np.float64]
     experts: NDArray[np.float64]
-    votes: NDArray[np.float64]
+    votes: Votes
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ class Ledger:
             ],
             "rows": [o.row.copy() for o in opened],
             "experts": [o.experts.copy() for o in opened],
-            "votes": [o.votes.copy() for o in opened],
+            "votes": [list(o.votes) for o in opened],
             "parked": [parked.data for parked in self.parked.values()],
             "ended": np.fromiter(self._ended.keys(), np.uint64, len(self._ended)),
             "ended_closed": np.fromiter(self._ended.values(), np.bool_, len(self._ended)),
@@ -163,9 +164,10 @@ class Ledger:
     def restore(self, state: Mapping[str, Any], parked_ids: Sequence[str]) -> None:
         """Go on from `state` and the entry IDs of its parked closes."""
         self.open = {}
-        arrays = (state[part] for part in ("rows", "experts", "votes"))
-        for (name, micros, *rest), *frozen in zip(state["open"], *arrays, strict=True):
-            fields = [name, from_micros(micros), *rest, *frozen]
+        frozen = zip(state["rows"], state["experts"], state["votes"], strict=True)
+        for (name, micros, *rest), (row, experts, votes) in zip(state["open"], frozen, strict=True):
+            voted = tuple((mean, log_odds) for mean, log_odds in votes)
+            fields = [name, from_micros(micros), *rest, row, experts, voted]
             self.open[name] = OpenSignal(*fields)
         self.parked = {}
         for entry_id, data in zip(parked_ids, state["parked"], strict=True):

@@ -30,6 +30,7 @@ from learners import (
     RefitSchedule,
     RefitWindow,
     Returns,
+    Votes,
 )
 from streams.events import Close, Severity, Signal
 
@@ -57,13 +58,13 @@ class _Part(Protocol):
     def restore(self, state: Mapping[str, object]) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen: that takes three times as long to build
 class Score:
     """What the model believes about a signal."""
 
     row: NDArray[np.float64]
     experts: NDArray[np.float64]
-    votes: NDArray[np.float64]
+    votes: Votes
     probability: float
     expected_return_pct: float
     risk: float
@@ -115,6 +116,7 @@ class Model:
         self._fitter = fitter
         # Failures of experts that a finding has told of.
         self._failures: dict[str, int] = {}
+        self._failed = 0
         # Columns of the window at the launch of the refit under way.
         self._columns = 0
 
@@ -176,11 +178,8 @@ class Model:
         self._losses[1:] = losses
         for series in self.monitors.update(self._losses):
             self._react(series, findings)
-        for name, (count, how) in self.panel.failures.items():
-            if count > self._failures.get(name, 0):
-                self._failures[name] = count
-                message = f"expert {name} failed {count} times so far, the last time by {how}"
-                findings.append(Finding("warning", "expert_failed", name, message))
+        if self.panel.failed > self._failed:
+            self._tell_of_failures(findings)
         if self.config.refit.enabled:
             self._refit(findings)
         return findings
@@ -211,6 +210,14 @@ class Model:
             severity: Severity = "warning" if series == MIXTURE else "info"
             findings.append(Finding(severity, "drift", series, message))
 
+    def _tell_of_failures(self, findings: list[Finding]) -> None:
+        for name, (count, how) in self.panel.failures.items():
+            if count > self._failures.get(name, 0):
+                self._failures[name] = count
+                message = f"expert {name} failed {count} times so far, the last time by {how}"
+                findings.append(Finding("warning", "expert_failed", name, message))
+        self._failed = self.panel.failed
+
     def _refit(self, findings: list[Finding]) -> None:
         """Install the refit that is due now, then launch the one that is."""
         due = self.schedule.step(self.closes)
@@ -224,7 +231,7 @@ class Model:
                 self.refits["rejected"] += 1
                 findings.append(Finding("info", "refit_rejected", refit.id, refit.reason))
         if due.launch is not None:
-            self._columns = self.window.at(due.launch).rows.shape[1]
+            self._columns = self.window.columns
             self._fitter.submit(self._job(due.launch))
             self.refits["launched"] += 1
 
@@ -262,6 +269,7 @@ class Model:
         self.refits = dict(state["refits"])
         self._columns = state["columns"]
         self._failures = dict(state["failures"])
+        self._failed = sum(self._failures.values())
         for name, part in self._parts().items():
             part.restore(state[name])
         if self.schedule.pending is not None:

@@ -323,7 +323,7 @@ class Worker:
                 subject=survived,
                 message=message,
             )
-            self._patiently(lambda: self._transport.alert(lease, encode(alert)))
+            self._patiently(lambda: self._transport.report_loss(lease, encode(alert)))
         self._known = START
         self._snapshotter.set_aside(ahead)
 
@@ -354,7 +354,7 @@ class Worker:
         return (keys.alerts if isinstance(output, Alert) else keys.dead), "*", encode(output)
 
     def _snapshot_if_due(self, leading: bool) -> None:
-        if self._snapshotter.due(self.core, self._lineage, leading):
+        if self._patiently(lambda: self._snapshotter.due(self.core, self._lineage, leading)):
             self._snapshotter.begin(self.core, self._lineage, self.position)
 
     def _snapshot(self, lease: Lease) -> None:

@@ -10,7 +10,7 @@ from learners.encoding import FeatureEncoder, pad
 from learners.experts import BaseRate, ExpertError, ExpertSpec
 from learners.history import History
 from learners.mixture import Mixture
-from learners.panel import ExpertPanel
+from learners.panel import ExpertPanel, Votes
 from learners.refit import Refit, RefitJob, RefitParams, fit
 from learners.returns import Returns
 from learners.warming import warm_up
@@ -33,6 +33,7 @@ __all__ = [
     "RefitWindow",
     "Returns",
     "Scorer",
+    "Votes",
     "fit",
     "pad",
     "warm_up",

@@ -8,7 +8,7 @@ a replay sees the same failures.
 from collections.abc import Hashable, Mapping, Sequence
 from copy import deepcopy
 from math import nan
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,17 +29,21 @@ from learners.forest import UNKNOWN_VOTES
 
 LOWEST, HIGHEST = 0.001, 0.999
 """No expert is believed to be surer than this."""
+_BOTH = [True, True]
+
+
+Votes: TypeAlias = tuple[tuple[float, float], ...]
 
 
 class Forecast(NamedTuple):
     """What a panel says of a row.
 
     `p` holds each expert's win probability within [0.001, 0.999], NaN where it abstains, of shape
-    (experts,); `votes` is to be handed back when the outcome is known, of shape (voters, 2).
+    (experts,); `votes`, a pair a voter, are to be handed back when the outcome is known.
     """
 
     p: NDArray[np.float64]
-    votes: NDArray[np.float64]
+    votes: Votes
 
 
 class ExpertPanel:
@@ -64,12 +68,13 @@ class ExpertPanel:
         self._seed = seed
         self._models = [build(spec, seed, encoder.max_columns) for spec in specs]
         # Asked once: checking a protocol takes longer than most experts do.
-        self._by_row = [isinstance(model, RowExpert) for model in self._models]
-        self._voters = [i for i, m in enumerate(self._models) if isinstance(m, Voter)]
+        self._speaks = [_language(model) for model in self._models]
         # A base rate has its prior; a booster abstains by itself.
         self._at_once = [isinstance(model, BaseRate | Booster) for model in self._models]
         self._classes = [[False, False] for _ in specs]  # saw a loss, saw a win
         self._failures: list[tuple[int, str]] = [(0, "") for _ in specs]
+        self.failed = 0
+        """Failures so far, of all experts."""
 
     def __getitem__(self, name: str) -> Classifier:
         """The expert called `name`."""
@@ -90,20 +95,22 @@ class ExpertPanel:
         An expert abstains when it has no champion, has not seen a win and a loss yet, or failed.
         One whose answer isn't a number has overflowed and starts afresh.
         """
-        votes = [UNKNOWN_VOTES] * len(self._voters)
+        votes: list[tuple[float, float]] = []
         view: dict[Hashable, float] | None = None
         out = [nan] * len(self._models)
         for i, model in enumerate(self._models):
+            speaks = self._speaks[i]
+            if speaks == "votes":
+                votes.append(UNKNOWN_VOTES)
+            if not self._at_once[i] and self._classes[i] != _BOTH:
+                continue
             try:
-                if not self._at_once[i] and self._classes[i] != [True, True]:
-                    continue
-                if i in self._voters:
-                    (p, _, _), cast_now = cast(Voter, model).predict_with_votes(row)
-                    votes[self._voters.index(i)] = cast_now
-                elif self._by_row[i]:
+                if speaks == "rows":
                     p = cast(RowExpert, model).predict_proba_row(row)
                     if p != p and self._at_once[i]:
                         continue
+                elif speaks == "votes":
+                    (p, _, _), votes[-1] = cast(Voter, model).predict_with_votes(row)
                 else:
                     if view is None:
                         view = self._view(row)
@@ -119,7 +126,7 @@ class ExpertPanel:
                 self.reset(self.names[i])
             else:
                 out[i] = LOWEST if p < LOWEST else HIGHEST if p > HIGHEST else p
-        return Forecast(np.array(out), np.array(votes))
+        return Forecast(np.array(out), tuple(votes))
 
     def learn(
         self,
@@ -127,22 +134,24 @@ class ExpertPanel:
         won: bool,
         return_pct: float,
         stopped: bool | None,
-        votes: NDArray[np.float64],
+        votes: Votes,
     ) -> None:
         """Teach each expert one close, once. One that fails half-way starts afresh.
 
         `row` and `votes` are those of the signal, `stopped` is None when the bot didn't say.
         """
         view: dict[Hashable, float] | None = None
+        ended = nan if stopped is None else float(stopped)
+        cast_then = iter(votes)
         for i, model in enumerate(self._models):
+            speaks = self._speaks[i]
             self._classes[i][won] = True
             try:
-                if i in self._voters:
-                    mean, log_odds = votes[self._voters.index(i)].tolist()
-                    ended = nan if stopped is None else float(stopped)
-                    cast(Voter, model).learn_row(row, won, return_pct, ended, (mean, log_odds))
-                elif self._by_row[i]:
+                if speaks == "rows":
                     cast(RowExpert, model).learn_row(row, won)
+                elif speaks == "votes":
+                    vote = next(cast_then)
+                    cast(Voter, model).learn_row(row, won, return_pct, ended, vote)
                 else:
                     if view is None:
                         view = self._view(row)
@@ -179,6 +188,7 @@ class ExpertPanel:
         self._classes = [list(pair) for pair in cast(list[list[bool]], state["classes"])]
         failures = cast(list[tuple[int, str]], state["failures"])
         self._failures = [(count, how) for count, how in failures]
+        self.failed = sum(count for count, _ in failures)
 
     def _view(self, row: NDArray[np.float64]) -> dict[Hashable, float]:
         return cast(dict[Hashable, float], self._encoder.as_dict(row))
@@ -186,3 +196,11 @@ class ExpertPanel:
     def _failed(self, i: int, how: str) -> None:
         # Only the error's type: its message may hold an address, which no replay repeats.
         self._failures[i] = (self._failures[i][0] + 1, how)
+        self.failed += 1
+
+
+def _language(model: Classifier) -> Literal["rows", "votes", "names"]:
+    """How an expert wants to be spoken to."""
+    if isinstance(model, Voter):
+        return "votes"
+    return "rows" if isinstance(model, RowExpert) else "names"

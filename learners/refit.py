@@ -35,6 +35,7 @@ class RefitParams:
     bagging_fraction: float = 0.7
     lambda_l2: float = 10.0
     max_bin: int = 63
+    bin_construct_sample_cnt: int = 2000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,6 +189,7 @@ def _train(job: RefitJob, rows: NDArray[np.float32], won: NDArray[np.bool_]) -> 
         "bagging_freq": 1,
         "lambda_l2": chosen.lambda_l2,
         "max_bin": chosen.max_bin,
+        "bin_construct_sample_cnt": chosen.bin_construct_sample_cnt,
         "seed": job.seed,
         # LightGBM promises the same model only with all of these.
         "num_threads": 1,

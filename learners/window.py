@@ -8,10 +8,12 @@ very same job can be made again, in another process or after a crash.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import nan
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,9 +44,9 @@ class RefitWindow:
         self.closes = 0
         """Closes added since the beginning."""
         self._capacity = size + lag
-        self._columns = 0  # of the widest row so far; the array holds some to spare
+        self.columns = 0
+        """Of the widest row so far."""
         self._rows = np.full((self._capacity, 0), nan, np.float32)
-        self._won = np.zeros(self._capacity, np.bool_)
         # Return in percent, opened, closed.
         self._facts = np.zeros((self._capacity, 3))
 
@@ -53,12 +55,13 @@ class RefitWindow:
     ) -> None:
         """Take in one close: its row as decided, its return, its times in seconds since 1970."""
         columns = len(row)
-        if columns > self._columns:
+        if columns > self.columns:
             self._widen(columns)
         at = self.closes % self._capacity
-        self._rows[at, :columns] = row
-        self._rows[at, columns:] = nan
-        self._won[at] = return_pct > 0.0
+        held = self._rows[at]
+        held[:columns] = row
+        if columns < self.columns:
+            held[columns:] = nan
         self._facts[at] = (return_pct, opened, closed)
         self.closes += 1
 
@@ -89,25 +92,29 @@ class RefitWindow:
         """Go on exactly as the window whose `state` this is."""
         rows = cast(NDArray[np.float32], state["rows"])
         self.closes = cast(int, state["closes"])
-        self._columns = 0
+        self.columns = 0
         self._rows = np.full((self._capacity, 0), nan, np.float32)
         self._widen(rows.shape[1])
         at = np.arange(self.closes - len(rows), self.closes) % self._capacity
         self._rows[at, : rows.shape[1]] = rows
         for column, name in enumerate(("returns", "opened", "closed")):
             self._facts[at, column] = cast(NDArray[np.float64], state[name])
-        self._won[at] = self._facts[at, 0] > 0.0
 
     def _view(self, start: int, stop: int) -> WindowView:
-        at = np.arange(start, stop) % self._capacity
-        facts = self._facts[at]
+        facts = self._held(self._facts, start, stop)
         return WindowView(
-            rows=self._rows[at, : self._columns],
-            won=self._won[at],
+            rows=self._held(self._rows[:, : self.columns], start, stop),
+            won=facts[:, 0] > 0.0,
             returns=facts[:, 0].copy(),
             opened=facts[:, 1].copy(),
             closed=facts[:, 2].copy(),
         )
+
+    def _held(self, ring: NDArray[T], start: int, stop: int) -> NDArray[T]:
+        """Closes `start` to `stop` out of a ring, as a copy: in one piece or two."""
+        at = start % self._capacity
+        first = ring[at : at + stop - start]
+        return np.concatenate((first, ring[: stop - start - len(first)]))
 
     def _widen(self, columns: int) -> None:
         """Room for `columns` columns, missing in the rows held."""
@@ -116,7 +123,7 @@ class RefitWindow:
             rows = np.full((self._capacity, columns + columns // 4), nan, np.float32)
             rows[:, : self._rows.shape[1]] = self._rows
             self._rows = rows
-        self._columns = columns
+        self.columns = columns
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ read
 trimmed, removed
     The ID below which the input was trimmed, and how many entries that removed. Redis 6.2 has no
     entries-added counter; length + removed stands in for it.
+reported
+    The position at which a loss of the server's was last reported.
 """
 
 _SHARED = """
@@ -161,6 +163,21 @@ NOTIFY = (
 local refusal = fenced(ARGV[1], ARGV[2])
 if refusal then return refusal end
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[3], '*', 'e', ARGV[4])
+return {'OK'}
+"""
+)
+
+# The report and the field that remembers it lie on the server together, or neither does. Once
+# something is committed on top, the next loss is another one.
+REPORT = (
+    _SHARED
+    + """
+local refusal = fenced(ARGV[1], ARGV[2])
+if refusal then return refusal end
+local stored = redis.call('HMGET', checkpoint, 'position', 'reported')
+if stored[1] == stored[2] then return {'OK'} end
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[3], '*', 'e', ARGV[4])
+redis.call('HSET', checkpoint, 'reported', stored[1])
 return {'OK'}
 """
 )

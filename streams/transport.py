@@ -139,6 +139,7 @@ class RedisTransport:
         self._release = register(scripts.RELEASE)
         self._commit = register(scripts.COMMIT)
         self._notify = register(scripts.NOTIFY)
+        self._report = register(scripts.REPORT)
         self._trim = register(scripts.TRIM)
         self._lag = register(scripts.LAG)
 
@@ -245,10 +246,14 @@ class RedisTransport:
         with translated(self._connection.address):
             self._guarded(self._notify, lease, [self._retain, data], [self._keys.snapshots])
 
-    def alert(self, lease: Lease, data: bytes) -> None:
-        """Publish an alert of the worker's own. Not sent again when the connection drops."""
-        with translated(self._connection.address):
-            self._guarded(self._notify, lease, [self._retain, data], [self._keys.alerts])
+    def report_loss(self, lease: Lease, data: bytes) -> None:
+        """Publish the alert that the server lost what came after the checkpoint.
+
+        May be sent again, by another worker too: one loss has one alert.
+        """
+        self._connection.retrying(
+            lambda: self._guarded(self._report, lease, [self._retain, data], [self._keys.alerts])
+        )
 
     def trim(self, lease: Lease, below: str) -> int:
         """Delete all input below the ID `below` and say how many entries that were.

@@ -1,5 +1,6 @@
 """What the worker does about a server that contradicts it, step by step and in one process."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,15 @@ import redis
 
 from snapshots import SnapshotInfo, state_digest
 from streams import Alert, ConnectionLost, Diverged, connect
-from tests.engine.histories import history
+from tests.engine.histories import entries, history, run
 from tests.engine.test_worker import Shard
 
 EVENTS = history(120)
+QUESTIONS = (
+    "acquire", "renew", "announce_standby", "has_standby", "checkpoint", "read", "commit", "notify",
+    "length", "trim",
+)  # fmt: skip
+"""All that a worker asks of a server that loses nothing."""
 
 
 @pytest.fixture
@@ -62,6 +68,57 @@ def test_snapshots_of_what_the_server_lost_are_set_aside_and_the_loss_is_named(s
     # Nobody reports it again.
     shard.worker(owner="three").run(until_idle=True)
     assert len(alerts(shard, "stream_lost_its_tail")) == 1
+
+
+class Crash(BaseException):
+    """A death without a farewell."""
+
+
+@pytest.mark.parametrize("how", ["the answer was lost", "died before it put snapshots aside"])
+def test_a_loss_is_reported_once_though_its_reporter_fails(shard, how, monkeypatch):
+    shard.publish(*EVENTS[:100])
+    shard.worker().run(until_idle=True)
+    dumps = dumped(shard)
+    shard.publish(*EVENTS[100:160])
+    shard.worker().run(until_idle=True)
+    go_back(shard.redis, dumps)
+    worker = shard.worker(owner="two")
+    report, reports = worker._transport.report_loss, []
+
+    def answer_lost(*arguments: object) -> None:
+        report(*arguments)
+        reports.append(arguments)
+        if len(reports) == 1:
+            raise ConnectionLost("the wire was cut")
+
+    def dies(*_: object) -> None:
+        raise Crash
+
+    monkeypatch.setattr("engine.worker.RETRY_SECONDS", 0.0)
+    if how == "the answer was lost":
+        monkeypatch.setattr(worker._transport, "report_loss", answer_lost)
+        worker.run(until_idle=True)
+        assert len(reports) == 2
+    else:
+        monkeypatch.setattr(worker._snapshotter, "set_aside", dies)
+        monkeypatch.setattr(worker._transport, "release", lambda lease: None)
+        with pytest.raises(Crash):
+            worker.run(until_idle=True)
+        shard.redis.delete(shard.keys.lease)
+        shard.worker(owner="three").run(until_idle=True)
+    assert len(alerts(shard, "stream_lost_its_tail")) == 1
+
+
+def test_each_loss_is_reported_even_one_that_goes_back_to_the_same_place(shard):
+    shard.publish(*EVENTS[:100])
+    shard.worker().run(until_idle=True)
+    dumps = dumped(shard)
+    for owner in ("two", "three"):
+        shard.publish(*EVENTS[100:160])
+        shard.worker(owner=owner).run(until_idle=True)
+        go_back(shard.redis, dumps)
+        shard.worker(owner=f"after {owner}").run(until_idle=True)
+        assert len(alerts(shard, "stream_lost_its_tail")) == 1
 
 
 def test_a_loss_is_found_out_while_nothing_comes(shard):
@@ -125,6 +182,38 @@ def test_a_standby_interrupted_half_way_applies_nothing_twice(shard, monkeypatch
     if not standby._catch_up():
         standby._recover(None)
     assert state_digest(standby.core.state()) == shard.notice().state_digest
+
+
+@pytest.mark.parametrize("standby", [False, True])
+def test_whatever_is_asked_of_a_server_that_is_lost_is_asked_again(shard, standby, monkeypatch):
+    shard.config = shard.config.model_copy(
+        update={"snapshots": shard.config.snapshots.model_copy(update={"retain": 10})}
+    )
+    shard.publish(*EVENTS)
+    worker = shard.worker()
+    core = shard.new_core()
+    run(core, entries(*EVENTS))
+    lost = set()
+
+    def lost_at_first(name: str, ask: Callable[..., object]) -> Callable[..., object]:
+        def asked(*arguments: object) -> object:
+            if name not in lost:
+                lost.add(name)
+                raise ConnectionLost("the wire was cut")
+            return ask(*arguments)
+
+        return asked
+
+    for name in QUESTIONS:
+        monkeypatch.setattr(
+            worker._transport, name, lost_at_first(name, getattr(worker._transport, name))
+        )
+    monkeypatch.setattr("engine.worker.RETRY_SECONDS", 0.0)
+    worker.run(until_idle=True, standby=standby)
+    assert lost == {name for name in QUESTIONS if standby or name != "announce_standby"}
+    assert state_digest(worker.core.state()) == state_digest(core.state())
+    assert shard.notice().decisions_digest == core.decisions_digest
+    assert len(shard.decisions()) == 120
 
 
 def test_a_flushed_servers_snapshots_do_not_push_out_those_of_the_history_before(shard):
