@@ -13,13 +13,11 @@ The flow of an event:
 """
 
 import hashlib
-import hmac
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-import orjson
-
+from engine.controls import Controls
 from engine.core_config import CoreConfig
 from engine.event_time import EventTime
 from engine.ledger import Ledger, OpenSignal
@@ -80,7 +78,7 @@ class Core:
             timedelta(minutes=config.ledger.park_minutes),
         )
         self._time = EventTime()
-        self._control_key = control_key
+        self._controls = Controls(control_key)
         self._source = source
         self._config_digest = config.digest[:12]
         self._out: list[Output] = []
@@ -218,12 +216,9 @@ class Core:
 
     def _control(self, entry: Entry, control: Control) -> None:
         self.counts["controls"] += 1
-        if self._control_key is None:
-            message = "no control key is configured here; set `control_key`"
-            self._bury(entry.id, entry.data, "control_refused", message)
-        elif not hmac.compare_digest(sign(control, self._control_key), control.sig):
-            message = f"the signature of command {control.command!r} by {control.by!r} doesn't hold"
-            self._bury(entry.id, entry.data, "control_refused", message)
+        refusal = self._controls.refusal(control)
+        if refusal is not None:
+            self._bury(entry.id, entry.data, "control_refused", refusal)
         elif control.command == "refit":
             self.model.request_refit()
             message = f"refit asked for by {control.by}: {control.reason}"
@@ -277,6 +272,7 @@ class Core:
             "counts": dict(self.counts),
             "decisions_digest": self.decisions_digest,
             "time": self._time.state(),
+            "controls": self._controls.state(),
             "ledger": self.ledger.state(),
             "model": self.model.state(),
         }
@@ -286,6 +282,7 @@ class Core:
         self.counts = dict.fromkeys(COUNTS, 0) | state["counts"]
         self.decisions_digest = state["decisions_digest"]
         self._time.restore(state["time"])
+        self._controls.restore(**state["controls"])
         self.ledger.restore(state["ledger"], state["transport"]["parked"])
         self.model.restore(state["model"])
 
@@ -299,10 +296,3 @@ def chain(digest: str, decision: Decision) -> str:
     data = encode(decision)
     named = b'"decision_id":"%b",' % decision.decision_id.encode()
     return hashlib.sha256(bytes.fromhex(digest) + data.replace(named, b"", 1)).hexdigest()
-
-
-def sign(control: Control, key: bytes) -> str:
-    """A control event's signature: HMAC-SHA256, hex, over its canonical bytes without `sig`."""
-    fields = orjson.loads(encode(control))
-    del fields["sig"]
-    return hmac.new(key, orjson.dumps(fields), hashlib.sha256).hexdigest()

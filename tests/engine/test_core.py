@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.core import Core, chain, sign
+from engine.controls import sign
+from engine.core import Core, chain
 from snapshots import digest, state_digest
 from streams import Alert, Control, Dead, Decision, Outcome, encode
 from tests.engine.histories import KEY, QUICK, at, close, entries, history, new_core, run, signal

@@ -8,7 +8,8 @@ end their digests are equal.
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from engine.core import Core, sign
+from engine.controls import sign
+from engine.core import Core
 from engine.core_config import CoreConfig, ExpertConfig, FeaturesConfig, LedgerConfig, RefitConfig
 from engine.snapshotting import TAPE, take, to_bytes
 from learners import RefitParams
