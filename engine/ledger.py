@@ -153,8 +153,8 @@ class Ledger:
                 ]
                 for o in opened
             ],
-            "rows": [o.row.copy() for o in opened],
-            "experts": [o.experts.copy() for o in opened],
+            "rows": [o.row for o in opened],
+            "experts": [o.experts for o in opened],
             "votes": [list(o.votes) for o in opened],
             "parked": [parked.data for parked in self.parked.values()],
             "ended": np.fromiter(self._ended.keys(), np.uint64, len(self._ended)),
