@@ -89,6 +89,11 @@ class Echo:
         return done
 
 
+def transport_echo(connection: Connection, keys: Keys, batch: int, until: int) -> None:
+    """Echo `until` entries through the engine's transport."""
+    Echo(connection, keys, batch).serve(Event(), until)
+
+
 def bare_echo(connection: Connection, keys: Keys, batch: int, until: int) -> None:
     """Echo `until` entries by redis-py's own commands, a MULTI a batch."""
     redis: Any = connection.redis
@@ -103,6 +108,24 @@ def bare_echo(connection: Connection, keys: Keys, batch: int, until: int) -> Non
             if is_signal(fields[b"e"]):
                 pipeline.xadd(keys.decisions, {"e": CANNED}, id=entry_id)
         pipeline.hset(keys.checkpoint, "position", position)
+        pipeline.execute()
+
+
+def group_echo(connection: Connection, keys: Keys, batch: int, until: int) -> None:
+    """Echo `until` entries as redis-py's and Redis' manuals do: a consumer group, an answer each.
+
+    Every entry is answered and acknowledged, a MULTI a batch.
+    """
+    redis: Any = connection.redis
+    redis.xgroup_create(keys.events, "echo", "0")
+    done = 0
+    while done < until:
+        ((_, entries),) = redis.xreadgroup("echo", "one", {keys.events: ">"}, batch)
+        done += len(entries)
+        pipeline = redis.pipeline(transaction=True)
+        for entry_id, _ in entries:
+            pipeline.xadd(keys.decisions, {"e": CANNED}, id=entry_id)
+        pipeline.xack(keys.events, "echo", *(entry_id for entry_id, _ in entries))
         pipeline.execute()
 
 

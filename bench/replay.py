@@ -17,23 +17,23 @@ plain loop
 where the time goes
     A pass of its own with a clock around each stage (`bench/stages.py`); no other number has it.
 echo
-    With `--echo`: the core alone without refits, against two loops that only read batches from a
-    real server and publish a canned decision for each signal: one through the engine's transport,
-    one by redis-py's own commands, a MULTI a batch.
+    With `--echo`: the core alone without refits, against loops that only read batches of a real
+    server and publish something canned: as the manuals do, through a consumer group, an answer to
+    every event; without a group, an answer to every signal; and through the engine's transport.
 """
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from statistics import median
-from threading import Event
 from time import perf_counter
 from typing import Annotated, Any
 
 import typer
 
 from bench.cores import EncodingCore, configured, fitting, warm_up
-from bench.echo import Echo, bare_echo
+from bench.echo import bare_echo, group_echo, transport_echo
 from bench.plain_loop import PlainRun, run_plain
 from bench.processes import BATCH
 from bench.results import JsonOption, Results, TapeArgument, progress, run
@@ -41,9 +41,14 @@ from bench.servers import own_keys, publish, served, server_version
 from bench.stages import StageClock, clocked
 from bench.tapes import opened
 from engine.replay import replay
-from streams import Tape
+from streams import Connection, Keys, Tape
 
 Figures = dict[str, Any]
+ECHOES = {
+    "echo, group, an answer an event": group_echo,
+    "echo, an answer a signal": bare_echo,
+    "echo through the transport": transport_echo,
+}
 
 
 def measure_engine(tape: Tape, limit: int | None, refits: bool) -> Figures:
@@ -80,17 +85,16 @@ def measure_stages(tape: Tape, limit: int | None, refits: bool) -> Figures:
 
 
 def measure_echo(
-    tape: Tape, limit: int | None, address: str | None, bare: bool
+    tape: Tape,
+    limit: int | None,
+    address: str | None,
+    echo: Callable[[Connection, Keys, int, int], None],
 ) -> tuple[float, str]:
     """Events a second that an echo reaches on what was published before, and on which server."""
     with served(address) as (connection, _), own_keys(connection) as keys:
         count = len(publish(connection, keys.events, (line.data for line in islice(tape, limit))))
-        echo = None if bare else Echo(connection, keys, BATCH)
         started = perf_counter()
-        if echo is None:
-            bare_echo(connection, keys, BATCH, count)
-        else:
-            echo.serve(Event(), count)
+        echo(connection, keys, BATCH, count)
         return count / (perf_counter() - started), server_version(connection)
 
 
@@ -205,24 +209,22 @@ def against_echo(
     results: Results, tape: Tape, limit: int | None, rounds: int, address: str | None
 ) -> None:
     """The core alone against what the transport leaves room for."""
-    found = in_turn(
-        rounds,
-        {
-            "core alone, no refits": lambda: measure_engine(tape, limit, refits=False),
-            "echo": lambda: measure_echo(tape, limit, address, bare=False),
-            "bare echo": lambda: measure_echo(tape, limit, address, bare=True),
-        },
-    )
-    cores = _column(found["core alone, no refits"], "events_per_s")
-    server = found["echo"][0][1]
-    figures: Figures = {"server": server, **_rates("core", cores)}
-    rows: list[list[object]] = [["core alone, no refits", median(cores), None]]
-    for name, shown in (("echo", "echo through the transport"), ("bare echo", "bare echo")):
+    core = "core alone, no refits"
+    measures: dict[str, Callable[[], Any]] = {
+        core: lambda: measure_engine(tape, limit, refits=False)
+    }
+    for name, echo in ECHOES.items():
+        measures[name] = partial(measure_echo, tape, limit, address, echo)
+    found = in_turn(rounds, measures)
+    cores = _column(found[core], "events_per_s")
+    figures: Figures = {**_rates("core", cores)}
+    rows: list[list[object]] = [[core, median(cores), None]]
+    for name in ECHOES:
         rates = [rate for rate, _ in found[name]]
+        server = found[name][0][1]
         ratio = _median_ratio(cores, rates)
-        key = name.replace(" ", "_")
-        figures |= _rates(key, rates) | {f"core_of_{key}": ratio}
-        rows.append([shown, median(rates), f"{ratio:.3f}"])
+        figures[name] = {"server": server, **_rates("", rates), "core_of_it": ratio}
+        rows.append([name, median(rates), f"{ratio:.3f}"])
     results.add({"echo": figures})
     title = f"core and echo, {server} (medians of {rounds})"
     results.table(title, ["", "events/s", "the core's part of it"], rows)

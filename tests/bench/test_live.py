@@ -47,11 +47,15 @@ def test_both_workers_latencies_are_measured_from_outside(bench, tape):
     assert at["p50_ratio"] == pytest.approx(at["closeloop"]["p50"] / at["echo"]["p50"], rel=1e-6)
 
 
-def test_a_workers_throughput_is_that_of_what_was_there_before_it(bench, tape):
+@pytest.mark.parametrize("measure", [live.Side.flat_out, live.Side.backlog])
+def test_a_workers_throughput_is_over_all_that_was_published(bench, tape, measure, monkeypatch):
+    monkeypatch.setattr(live, "WARM_UP_SIGNALS", 20)
+    monkeypatch.setattr(live, "WARM_UP_PACED", 10)
+    monkeypatch.setattr(live, "SETTLE_S", 0.0)
     with own_keys(bench.connection) as keys:
         side = live.Side(bench, "echo", keys, tape)
         try:
-            assert side.flat_out(3_000) > 100
+            assert measure(side, 3_000) > 100
         finally:
             side.close()
         assert bench.connection.redis.hget(keys.checkpoint, "entries") >= b"3000"
