@@ -28,7 +28,7 @@ class Boundary:
         Whether it only comes when the worker is told to end.
     """
 
-    group: Literal["lease", "recovery", "commit", "snapshot", "refit"]
+    group: Literal["lease", "recovery", "commit", "snapshot", "refit", "loss"]
     step: str
     moment: Moment
     leaving: bool = False
@@ -63,6 +63,8 @@ BOUNDARIES = (
     *_of("refit", "finish", "after"),
     *_of("refit", "collect", "before", "after"),
     *_of("refit", "install", "before", "after"),
+    *_of("loss", "report", "before", "sent", "after"),
+    *_of("loss", "set_aside", "before", "after"),
 )
 BY_NAME = {boundary.name: boundary for boundary in BOUNDARIES}
 
@@ -94,6 +96,7 @@ def _function(step: str) -> tuple[Any, str]:
     from engine.core import Core
     from engine.fitting import ProcessFitter
     from learners import Booster
+    from snapshots import SnapshotStore
     from streams import RedisTransport
 
     return {
@@ -111,6 +114,8 @@ def _function(step: str) -> tuple[Any, str]:
         "finish": (ProcessFitter, "_ask"),
         "collect": (ProcessFitter, "collect"),
         "install": (Booster, "install"),
+        "report": (RedisTransport, "report_loss"),
+        "set_aside": (SnapshotStore, "set_aside"),
     }[step]
 
 

@@ -14,7 +14,7 @@ from time import monotonic, sleep
 
 import redis
 
-from streams import Keys, order
+from streams import START, Keys, order
 from tests.chaos import snapshot_faults
 from tests.chaos.boundaries import BOUNDARIES, Boundary
 from tests.chaos.processes import Stuck, Worker, wait_until
@@ -187,8 +187,11 @@ def server_killed(appendfsync: str) -> Inject:
 
 
 @contextmanager
-def losing(scene: Scene, worker_alive: bool = True) -> Iterator[None]:
-    """Within, the server loses its tail; after, the loss is as it was reported, and made good."""
+def losing(scene: Scene, worker_alive: bool = True, die_at: str | None = None) -> Iterator[None]:
+    """Within, the server loses its tail; after, the loss is as it was reported, and made good.
+
+    With `die_at` the first worker that finds out about it dies there.
+    """
     scene.bot.pause()
     scene.poll()
     reports = scene.last_alert()
@@ -202,6 +205,10 @@ def losing(scene: Scene, worker_alive: bool = True) -> Iterator[None]:
     known = [before] if worker_alive else known
     known = [position for position in known if order(position) > order(left)]
     scene.proxy.become("open")
+    if die_at is not None:
+        first = scene.start(die_at=die_at)
+        if first.gone("it dies where it was told to") != -signal.SIGKILL:
+            raise Missed(f"it ended with {first.status}:{scene.tail(first)}")
     scene.bot.resume(scene.first_lost(lost))
     scene.settle()
     scene.require_report(reports, max(known, key=order) if known else None)
@@ -228,6 +235,27 @@ def older_file_and_worker_killed(scene: Scene) -> None:
         scene.server.kill()
         scene.server.cut_log(scene.random.randint(mark, scene.server.log_size()))
         scene.server.start()
+
+
+def older_file_and_death(boundary: Boundary) -> Inject:
+    """The worker that finds out what was lost dies while it reports that."""
+
+    def inject(scene: Scene) -> None:
+        scene.settle()
+        mark, there = scene.server.log_size(), order(scene.record.checkpoint())
+
+        def beyond() -> bool:
+            return any(order(info.manifest.position or START) > there for info in scene.snapshots())
+
+        worker = scene.running()
+        flow_until(scene, worker, beyond)
+        worker.kill()
+        with losing(scene, worker_alive=False, die_at=boundary.name):
+            scene.server.kill()
+            scene.server.cut_log(mark)
+            scene.server.start()
+
+    return inject
 
 
 def replica_promoted(scene: Scene) -> None:
@@ -438,6 +466,8 @@ def damaged(change: Callable[[Scene], Path]) -> Inject:
 
     def inject(scene: Scene) -> None:
         scene.settle()
+        # From the first one alone there is no other way back than the whole stream.
+        flow_until(scene, scene.running(), lambda: len(snapshot_faults.whole(scene)) > 1)
         scene.end_worker()
         name = change(scene).name
         scene.flow(20)
@@ -495,7 +525,12 @@ FAULTS = (
         for name, change in snapshot_faults.CHANGES.items()
     ),
     *(
-        Fault(f"dies at a {boundary.group}", boundary.name, at_boundary(boundary), 0.4)
+        Fault(
+            f"dies at a {boundary.group}",
+            boundary.name,
+            (older_file_and_death if boundary.group == "loss" else at_boundary)(boundary),
+            0.4,
+        )
         for boundary in BOUNDARIES
     ),
 )

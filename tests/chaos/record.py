@@ -51,6 +51,10 @@ class Record:
         """Up to which entry the worker has committed."""
         return self._transport.checkpoint().position
 
+    def lineage(self) -> str:
+        """The name of the stream's history."""
+        return self._transport.checkpoint().lineage
+
     def decisions_digest(self) -> str:
         return self._transport.checkpoint().decisions_digest
 

@@ -30,17 +30,17 @@ def folder_replaced(folder: Path) -> Iterator[None]:
 
 
 def newest(scene: "Scene") -> Path:
-    return _whole(scene)[0]
+    return whole(scene)[0]
 
 
-def _whole(scene: "Scene") -> list[Path]:
-    """The snapshots that verify, newest first."""
-    key = snapshot_key_of(scene.config)
+def whole(scene: "Scene") -> list[Path]:
+    """The snapshots of this stream history that verify, newest first."""
+    key, lineage = snapshot_key_of(scene.config), scene.record.lineage()
     found = []
     for info in scene.snapshots():
         with suppress(SnapshotError):
-            verify(info.path.read_bytes(), key)
-            found.append(info.path)
+            if verify(info.path.read_bytes(), key).lineage == lineage:
+                found.append(info.path)
     return found
 
 
@@ -83,11 +83,9 @@ def other_key(scene: "Scene") -> Path:
 
 def older_state(scene: "Scene") -> Path:
     """The newest one's place and position, but the state of an older one, signed: a bug of ours."""
-    newer, older = _whole(scene)[0], _whole(scene)[-1]
+    newer, *_, older = whole(scene)
     position = verify(newer.read_bytes(), snapshot_key_of(scene.config)).position
-    path = _written_again(scene, position=position, source=older)
-    newer.unlink()
-    return path.rename(newer)
+    return _written_again(scene, position=position, source=older)
 
 
 def _written_again(
@@ -98,10 +96,10 @@ def _written_again(
     key: bytes | None = None,
     source: Path | None = None,
 ) -> Path:
-    """Write `source`, else the newest snapshot, anew, as another set-up or state would have."""
+    """Write the newest snapshot anew as another set-up would have, or with `source`'s state."""
     own_key = snapshot_key_of(scene.config)
-    path = source or newest(scene)
-    found = read(path.read_bytes(), own_key)
+    path = newest(scene)
+    found = read((source or path).read_bytes(), own_key)
     core = scene.new_core()
     core.restore(found.tree)
     taken = take(core, found.manifest.lineage, position or found.manifest.position)

@@ -74,10 +74,11 @@ def test_what_a_server_loses_is_reported_and_all_that_is_left_is_decided(launche
             "SIGKILL, appendfsync always",
             "an older file",
             "an older file, worker killed",
+            "loss: after report",
             "a replica promoted, writes missing",
             "FLUSHALL",
         ),
-        events=900,
+        events=1_000,
     )
     assert outcome.lost_by_redis > 0
 

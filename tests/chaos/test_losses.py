@@ -20,7 +20,8 @@ QUESTIONS = (
 
 
 @pytest.fixture
-def shard(tmp_path: Path, redis_server: str):
+def shard(tmp_path: Path, redis_server: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engine.worker.IDLE_MS", 100)
     with redis.Redis.from_url(redis_server) as client:
         client.flushall()
     with connect(redis_server) as connection:
@@ -121,7 +122,8 @@ def test_each_loss_is_reported_even_one_that_goes_back_to_the_same_place(shard):
         assert len(alerts(shard, "stream_lost_its_tail")) == 1
 
 
-def test_a_loss_is_found_out_while_nothing_comes(shard):
+def test_a_loss_is_found_out_while_nothing_comes(shard, monkeypatch):
+    monkeypatch.setattr("engine.worker.IDLE_MS", 1_000)
     shard.publish(*EVENTS[:60])
     shard.worker().run(until_idle=True)
     dumps = dumped(shard)
@@ -224,6 +226,20 @@ def test_a_flushed_servers_snapshots_do_not_push_out_those_of_the_history_before
     shard.publish(*EVENTS)
     shard.worker(owner="two").run(until_idle=True)
     assert before <= {info.path for info in shard.store.list()}
+
+
+def test_a_single_snapshot_may_be_damaged_and_nothing_is_lost(shard):
+    shard.config = shard.config.model_copy(
+        update={
+            "snapshots": shard.config.snapshots.model_copy(update={"retain": 10, "every": 1_000})
+        }
+    )
+    shard.publish(*EVENTS)
+    shard.worker().run(until_idle=True)
+    (only,) = shard.store.list()
+    only.path.write_bytes(only.path.read_bytes()[:-1])
+    shard.worker(owner="two").run(until_idle=True)
+    assert len(shard.decisions()) == 120
 
 
 def test_a_folder_that_vanishes_between_two_steps_of_a_snapshot_stops_nothing(shard):
