@@ -14,16 +14,18 @@ log loss, accuracy
     spares rivals that answer 0 or 1.
 than ours
     The rival's log loss less ours, seed by seed: above zero, ours is the better one.
-events/s, ours is x faster
-    Median over all turns; a turn's ratio is of the same 250 events.
-kB of state
-    As each would save it, at the end, the mean over seeds.
+events/s, x faster
+    Median over all turns; how many times faster ours is, turn by turn, on the same 250 events.
+kB
+    State as each would save it, at the end, the mean over seeds.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
+from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from statistics import fmean, median, stdev
 from time import perf_counter
@@ -31,8 +33,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.forest_models import MODELS, Model, missing
-from bench.forest_streams import DRAWN, TAPES, Event, streams
+from bench.forest_models import DISTRIBUTIONS, MODELS, Model, missing
+from bench.forest_streams import DRAWN, TAPES, Event, taken
 from bench.results import BenchError, JsonOption, Results, progress, run
 from learners.forest import warm_up
 
@@ -122,6 +124,7 @@ def against(rival: str, table: dict[str, dict[str, Figures]]) -> Figures:
     apart = [by_model[rival]["log_loss_than_ours"]["mean"] for by_model in table.values()]
     faster = [by_model[rival]["ours_times_faster"] for by_model in table.values()]
     return {
+        "version": version(DISTRIBUTIONS[rival]),
         "streams": len(table),
         "log_loss_at_most_theirs": sum(more >= 0.0 for more in apart),
         "times_faster_median": median(faster),
@@ -151,7 +154,7 @@ def main(
 ) -> None:
     """Ours against River's, CapyMOA's and Vowpal Wabbit: quality, speed and size of state."""
     asked = chosen(rivals, [name for name in MODELS if name != "ours"], "--rivals")
-    wanted = chosen(only, DRAWN if tapes is None else (*TAPES, *DRAWN), "--only")
+    wanted = chosen(only, [*(TAPES if tapes else ()), *DRAWN], "--only")
     results = Results("forest", json_out)
     left_out = {name: why for name in asked if (why := missing(name)) is not None}
     for name, why in left_out.items():
@@ -160,16 +163,16 @@ def main(
         results.note(f"{' and '.join(TAPES)} are left out: their tapes' folder is given by --tapes")
     names = ["ours", *(name for name in asked if name not in left_out)]
     warm_up()
-    race(_taken(tapes, 0, DRAWN[0], WARM_UP), {m: MODELS[m](trees, 0) for m in names})
+    first = taken("agrawal", 0, WARM_UP)
+    race(first, _models(names, first, trees, 0))
     runs: dict[str, list[dict[str, Score]]] = {name: [] for name in wanted}
     with progress() as bar:
-        for seed in range(1, seeds + 1):
-            for name in wanted:
-                taken = _taken(tapes, seed, name, events)
-                task = bar.add_task(f"{name}, seed {seed} of {seeds}", total=len(taken))
-                models = {m: MODELS[m](trees, seed) for m in names}
-                runs[name].append(race(taken, models, lambda n, task=task: bar.advance(task, n)))
-                bar.remove_task(task)
+        for seed, name in product(range(1, seeds + 1), wanted):
+            found = taken(name, seed, events, tapes)
+            task = bar.add_task(f"{name}, seed {seed} of {seeds}", total=len(found))
+            models = _models(names, found, trees, seed)
+            runs[name].append(race(found, models, partial(bar.advance, task)))
+            bar.remove_task(task)
     table = {name: summary(by_seed) for name, by_seed in runs.items()}
     verdicts = {rival: against(rival, table) for rival in names[1:]}
     _show(results, table, verdicts, f"{trees} trees, {seeds} seeds, at most {events:,} events each")
@@ -178,8 +181,8 @@ def main(
     results.write()
 
 
-def _taken(tapes: Path | None, seed: int, name: str, events: int) -> list[Event]:
-    return list(islice(streams(tapes, seed)[name], events))
+def _models(names: list[str], events: list[Event], trees: int, seed: int) -> dict[str, Model]:
+    return {name: MODELS[name](list(events[0][0]), trees, seed) for name in names}
 
 
 def _show(
@@ -203,14 +206,15 @@ def _show(
         for model, row in by_model.items()
     ]
     columns = ("stream", "model", "log loss", "than ours", "accuracy")
-    results.table(title, (*columns, "events/s", "ours is x faster", "kB of state"), rows)
+    results.table(title, (*columns, "events/s", "x faster", "kB"), rows)
     if verdicts:
         results.table(
             "ours against each",
-            ("rival", "log loss at most theirs on", "x faster, median stream", "least"),
+            ("rival", "version", "log loss at most theirs on", "x faster, median stream", "least"),
             [
                 (
                     rival,
+                    found["version"],
                     f"{found['log_loss_at_most_theirs']} of {found['streams']}",
                     found["times_faster_median"],
                     found["times_faster_least"],
