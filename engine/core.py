@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-import orjson
+import msgspec
 
 from engine.core_config import CoreConfig
 from engine.event_time import EventTime
@@ -37,7 +37,6 @@ from streams.events import (
     Signal,
     dead,
     encode,
-    trusted,
 )
 
 COUNTS = (
@@ -123,8 +122,7 @@ class Core:
     def _decide(self, entry_id: str, signal: Signal) -> OpenSignal:
         score = self.model.score(signal)
         verdict = decide(score.probability, signal.baseline, self.model.closes, self.config.policy)
-        decision = trusted(
-            Decision,
+        decision = Decision(
             decision_id=entry_id,
             signal_id=signal.signal_id,
             ts=signal.ts,
@@ -135,8 +133,7 @@ class Core:
             risk=score.risk,
             size_multiplier=verdict.size_multiplier,
             reasons=verdict.reasons,
-            model=trusted(
-                ModelRef,
+            model=ModelRef(
                 update=self.model.closes,
                 last_close=self.model.last_close,
                 champion=self.model.champion,
@@ -189,8 +186,7 @@ class Core:
         findings = self.model.learn(opened, close)
         self.counts["outcomes"] += 1
         self._out.append(
-            trusted(
-                Outcome,
+            Outcome(
                 signal_id=close.signal_id,
                 ts=close.ts,
                 opened=opened.ts,
@@ -255,8 +251,7 @@ class Core:
     def _alert(self, ts: datetime, finding: Finding) -> None:
         self.counts["alerts"] += 1
         self._out.append(
-            trusted(
-                Alert,
+            Alert(
                 ts=ts,
                 severity=finding.severity,
                 code=finding.code,
@@ -303,6 +298,6 @@ def chain(digest: str, decision: Decision) -> str:
 
 def sign(control: Control, key: bytes) -> str:
     """A control event's signature: HMAC-SHA256, hex, over its canonical bytes without `sig`."""
-    fields = orjson.loads(encode(control))
+    fields = msgspec.json.decode(encode(control))
     del fields["sig"]
-    return hmac.new(key, orjson.dumps(fields), hashlib.sha256).hexdigest()
+    return hmac.new(key, msgspec.json.encode(fields), hashlib.sha256).hexdigest()

@@ -11,7 +11,8 @@ import pytest
 from engine.core_config import CoreConfig, ExpertConfig, FeaturesConfig, LedgerConfig, RefitConfig
 from learners import RefitParams
 from streams import Dead, Decision, dead, encode, read_entry
-from streams.events import MAX_DEAD_BYTES, MAX_ENTRY_BYTES, MAX_FEATURES, MAX_NAME, MAX_TEXT
+from streams.events import MAX_DEAD_BYTES, MAX_ENTRY_BYTES
+from streams.values import MAX_FEATURES, MAX_NAME, MAX_TEXT
 from tests.engine.histories import close, entries, new_core, run, signal
 from tests.fuzz.accounts import Books
 from tests.fuzz.hostile import Hostile

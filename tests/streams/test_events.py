@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from streams.errors import EventError
 from streams.events import (
@@ -22,6 +21,7 @@ from streams.events import (
     encode,
     read_entry,
 )
+from streams.protocol import prepared
 from tests.streams.generated import events, json_values, nearly_events
 
 TIME = "2026-05-01T13:30:00Z"
@@ -101,7 +101,7 @@ def test_reading_never_raises_whatever_the_bytes(data: bytes) -> None:
     assert (entry.event is None) == bool(entry.error)
 
 
-@given(json_values | nearly_events() | events.map(lambda event: event.model_dump(mode="json")))
+@given(json_values | nearly_events() | events.map(lambda event: json.loads(encode(event))))
 def test_reading_never_raises_whatever_the_json(value: object) -> None:
     entry = read_entry("1-0", json.dumps(value).encode())
     assert (entry.event is None) == bool(entry.error)
@@ -156,7 +156,7 @@ def test_times_are_utc_to_the_microsecond(written: str, meant: str) -> None:
 def test_a_time_in_another_zone_becomes_utc_in_python() -> None:
     there = datetime(2026, 5, 1, 15, 30, tzinfo=timezone(timedelta(hours=2)))
     signal = Signal(signal_id="a", ts=there, symbol="X", side="long", features={})
-    assert b'"ts":"2026-05-01T13:30:00Z"' in encode(signal)
+    assert b'"ts":"2026-05-01T13:30:00Z"' in prepared(signal)
 
 
 def test_a_subclass_of_datetime_can_be_written() -> None:
@@ -170,8 +170,8 @@ def test_a_subclass_of_datetime_can_be_written() -> None:
 
 def test_a_time_beyond_the_calendar_is_refused_in_python() -> None:
     late = datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))
-    with pytest.raises(ValidationError, match="outside the years 1 to 9999"):
-        Signal(signal_id="a", ts=late, symbol="X", side="long", features={})
+    with pytest.raises(EventError, match="outside the years 1 to 9999"):
+        prepared(Signal(signal_id="a", ts=late, symbol="X", side="long", features={}))
 
 
 def test_of_a_name_given_twice_the_last_counts() -> None:
@@ -303,5 +303,5 @@ def test_names_and_values_too_long_are_refused_and_cut_in_the_message() -> None:
 
 def test_an_event_cannot_be_changed() -> None:
     event = decode(json.dumps(CLOSE).encode())
-    with pytest.raises(ValidationError, match="frozen"):
+    with pytest.raises(AttributeError, match="immutable"):
         event.signal_id = "b"  # type: ignore[misc]
