@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from streams.values import MAX_TEXT, Timestamp, check_notes, timestamp, version
 
-_Place = tuple[str, ...]
+_Place = tuple[object, ...]
 _FEATURE = f"must be a finite number, a bool, a string of at most {MAX_TEXT} characters, or null"
 
 
@@ -118,9 +118,10 @@ def _wrong(kind: inspect.Type, value: object) -> str | None:
         case inspect.StrType():
             return _wrong_text(kind, value)
         case inspect.BoolType() if not isinstance(value, bool):
-            return "must be true or false"
+            return "must be a valid boolean"
         case inspect.LiteralType() if value not in kind.values:
-            return f"must be {' or '.join(map(repr, kind.values))}"
+            *most, last = map(repr, kind.values)
+            return f"must be {', '.join(most)} or {last}"
         case inspect.DictType() | inspect.StructType() if not isinstance(value, dict):
             return "must be an object"
         case inspect.DictType() if isinstance(kind.value_type, inspect.AnyType):
@@ -186,7 +187,7 @@ def _not_json(data: bytes, complaint: str) -> str:
 def _where(place: _Place) -> str:
     """The field's name as its writer knows it."""
     kind = "feature" if place[0] == "features" and len(place) > 1 else "field"
-    path = repr(".".join(place[1:] if kind == "feature" else place))[1:-1]
+    path = repr(".".join(map(str, place[1:] if kind == "feature" else place)))[1:-1]
     return f"{kind} `{path if len(path) <= 64 else path[:61] + '...'}`"
 
 
