@@ -13,7 +13,7 @@ Building an event in Python checks nothing but the fields' names; decoding check
 import base64
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Literal, SupportsFloat, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -276,7 +276,7 @@ def _written(value: object) -> object:
         return timestamp(value)
     if isinstance(value, str):
         return str(value)
-    if isinstance(value, SupportsFloat):
+    if hasattr(value, "__float__"):
         return float(value)
     raise TypeError(f"a {type(value).__name__} can't go on the wire")
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from math import inf, isfinite
-from typing import Any, SupportsFloat
+from typing import Any
 
 from msgspec import Struct, inspect
 from pydantic_core import from_json
@@ -133,7 +133,7 @@ def _wrong(kind: inspect.Type, value: object) -> str | None:
 
 def _wrong_number(kind: inspect.FloatType, value: object) -> str | None:
     # Numbers of numpy and the like, which a bot gives, have `__float__`.
-    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
         return "must be a valid number"
     try:
         number = float(value)
