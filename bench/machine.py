@@ -6,7 +6,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("closeloop", "river", "lightgbm", "numba", "numpy", "redis", "hiredis", "pydantic")
+PACKAGES = ("closeloop", "river", "lightgbm", "numba", "numpy", "redis", "hiredis", "msgspec")
 
 
 def machine() -> dict[str, object]:

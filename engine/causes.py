@@ -85,7 +85,7 @@ def cause_of(found: Found, evidence: Evidence) -> tuple[Cause, str]:
     except EventError as error:
         return "output", f"what was published is no {found.kind}: {error}"
     made = decode_output(kind, _with_id(pair.made))
-    fields = [name for name in kind.model_fields if _differ(published, made, name)]
+    fields = [name for name in kind.__struct_fields__ if _differ(published, made, name)]
     named = ", ".join(fields) or "the bytes"
     if isinstance(published, Decision) and isinstance(made, Decision):
         then, now = published.model, made.model

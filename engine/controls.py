@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 
-import orjson
+import msgspec
 
 from engine.ledger import to_micros
 from streams.events import Control, encode
@@ -66,6 +66,6 @@ class Controls:
 
 def sign(control: Control, key: bytes) -> str:
     """A control event's signature: HMAC-SHA256, hex, over its canonical bytes without `sig`."""
-    fields = orjson.loads(encode(control))
+    fields = msgspec.json.decode(encode(control))
     del fields["sig"]
-    return hmac.new(key, orjson.dumps(fields), hashlib.sha256).hexdigest()
+    return hmac.new(key, msgspec.json.encode(fields), hashlib.sha256).hexdigest()

@@ -35,7 +35,6 @@ from streams.events import (
     Signal,
     dead,
     encode,
-    trusted,
 )
 
 COUNTS = (
@@ -121,8 +120,7 @@ class Core:
     def _decide(self, entry_id: str, signal: Signal) -> OpenSignal:
         score = self.model.score(signal)
         verdict = decide(score.probability, signal.baseline, self.model.closes, self.config.policy)
-        decision = trusted(
-            Decision,
+        decision = Decision(
             decision_id=entry_id,
             signal_id=signal.signal_id,
             ts=signal.ts,
@@ -133,8 +131,7 @@ class Core:
             risk=score.risk,
             size_multiplier=verdict.size_multiplier,
             reasons=verdict.reasons,
-            model=trusted(
-                ModelRef,
+            model=ModelRef(
                 update=self.model.closes,
                 last_close=self.model.last_close,
                 champion=self.model.champion,
@@ -187,8 +184,7 @@ class Core:
         findings = self.model.learn(opened, close)
         self.counts["outcomes"] += 1
         self._out.append(
-            trusted(
-                Outcome,
+            Outcome(
                 signal_id=close.signal_id,
                 ts=close.ts,
                 opened=opened.ts,
@@ -250,8 +246,7 @@ class Core:
     def _alert(self, ts: datetime, finding: Finding) -> None:
         self.counts["alerts"] += 1
         self._out.append(
-            trusted(
-                Alert,
+            Alert(
                 ts=ts,
                 severity=finding.severity,
                 code=finding.code,

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from learners import Votes
@@ -110,7 +111,7 @@ class Ledger:
         """Keep a close until its signal comes."""
         if close.meta is not None:
             # Decoded, 64 KiB of JSON can take megabytes.
-            close = close.model_copy(update={"meta": None})
+            close = replace(close, meta=None)
         self.parked[close.signal_id] = ParkedClose(entry_id, data, close)
 
     def overdue(self, now: datetime) -> Iterator[OpenSignal | ParkedClose]:

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 from streams import Connection, Keys, RedisTransport, SnapshotNotice
+from streams.events import decode_output
 
 
 def status(connection: Connection, keys: Keys) -> dict[str, object]:
@@ -17,7 +18,7 @@ def status(connection: Connection, keys: Keys) -> dict[str, object]:
     redis = connection.redis
     lease: Any = connection.retrying(lambda: redis.get(keys.lease))
     newest: Any = connection.retrying(lambda: redis.xrevrange(keys.snapshots, count=1))
-    notice = SnapshotNotice.model_validate_json(newest[0][1][b"e"]) if newest else None
+    notice = decode_output(SnapshotNotice, newest[0][1][b"e"]) if newest else None
     lengths = {
         name: connection.retrying(partial(redis.xlen, getattr(keys, name)))
         for name in ("events", "decisions", "outcomes", "alerts", "snapshots", "dead")

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Self, TypeVar
 
-from pydantic import BaseModel
+from msgspec import Struct
 
 from streams import protocol
 from streams.connection import connect, translated
@@ -22,7 +22,7 @@ from streams.keys import Keys
 from streams.protocol import Conversation, Receipt
 
 _T = TypeVar("_T")
-_Output = TypeVar("_Output", bound=BaseModel)
+_Output = TypeVar("_Output", bound=Struct)
 
 
 class AsyncClient:

@@ -8,8 +8,8 @@
         ...
         client.publish(Close(signal_id="t-1", ts=later, return_pct=0.42))
 
-`Signal` and `Close` are built by their constructors, which check every field. The same for asyncio
-is `streams.aclient.AsyncClient`.
+Publishing checks every field, before anything is sent. The same for asyncio is
+`streams.aclient.AsyncClient`.
 
 Publishing is at least once. After `ConnectionLost` nobody knows whether the server took the event:
 publish it again, with the same `signal_id`. A copy is counted and otherwise passed over; the
@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
 
-from pydantic import BaseModel
+from msgspec import Struct
 
 from streams import protocol
 from streams.connection import connect, translated
@@ -31,7 +31,7 @@ from streams.keys import Keys
 from streams.protocol import Conversation, Receipt
 
 _T = TypeVar("_T")
-_Output = TypeVar("_Output", bound=BaseModel)
+_Output = TypeVar("_Output", bound=Struct)
 
 
 class Client:

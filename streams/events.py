@@ -5,211 +5,135 @@ Input: `Signal`, `Close`, `Control`. Output: `Decision`, `Outcome`, `Alert`, `De
 why it can't. `encode` turns any of them into canonical bytes: fields in declaration order, absent
 ones left out, floats in their shortest form, so equal events have equal bytes on every machine.
 Whatever `decode` accepts, `encode` can write, and those bytes decode to an equal event.
+
+Building an event in Python checks nothing but the fields' names; decoding checks everything.
+`streams.protocol.prepared`, which the clients publish by, decodes what it wrote.
 """
 
 import base64
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from math import isfinite
-from typing import Annotated, Any, Literal, TypeVar
+from datetime import datetime
+from functools import cache
+from typing import Annotated, Literal, TypeVar
 
-import orjson
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    JsonValue,
-    StringConstraints,
-    TypeAdapter,
-    ValidationError,
-)
-from pydantic_core import CoreSchema, ErrorDetails, core_schema
+import msgspec
+from msgspec import Meta, Struct
 
 from streams.errors import EventError
+from streams.reasons import why_not
+from streams.values import (
+    Features,
+    Id,
+    Name,
+    Notes,
+    Probability,
+    Text,
+    Timestamp,
+    Version,
+    check_notes,
+    read_value,
+    timestamp,
+)
 
 MAX_ENTRY_BYTES = 65_536
-MAX_FEATURES = 256
-
-MAX_NAME = 128
-MAX_TEXT = 256
 MAX_DEAD_BYTES = 1_048_576
 """Of bad input more is not kept: a server takes back no value much larger than those it gave."""
-MAX_COMPLAINTS = 1_000
-"""More faults of one event are not told apart: that would take longer than all else."""
 
-_INT64, _UINT64 = -(2**63), 2**64 - 1
-
-RFC3339_UTC = (
-    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]"
-    r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?([Zz]|\+00:00)$"
-)
-_rfc3339_utc = re.compile(RFC3339_UTC[1:-1])
-
-
-def _timestamp(value: object) -> datetime:
-    """RFC 3339 in UTC, to the microsecond; finer digits are cut off."""
-    if isinstance(value, str) and _rfc3339_utc.fullmatch(value):
-        return datetime.fromisoformat(value.upper())
-    if isinstance(value, datetime) and value.utcoffset() is not None:
-        try:
-            utc = value.astimezone(UTC)
-        except OverflowError:
-            raise ValueError("is outside the years 1 to 9999 in UTC") from None
-        # orjson writes no subclasses, and pandas' Timestamp is one.
-        return utc if type(utc) is datetime else datetime.combine(utc.date(), utc.time(), UTC)
-    raise ValueError("is not an RFC 3339 time in UTC; write it like 2026-05-01T13:30:00Z")
-
-
-def _notes(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Only what JSON can carry to any reader: finite numbers, integers of at most 64 bits."""
-    left: list[JsonValue] = [value]
-    while left:
-        item = left.pop()
-        if isinstance(item, dict):
-            left.extend(item.values())
-        elif isinstance(item, list):
-            left.extend(item)
-        elif isinstance(item, float) and not isfinite(item):
-            raise ValueError(f"holds {item}; JSON has finite numbers only")
-        elif isinstance(item, int) and not _INT64 <= item <= _UINT64:
-            raise ValueError("holds an integer of more than 64 bits; write it as a string")
-    return value
-
-
-def _not_bool(value: object) -> object:
-    """Python takes True for 1; the wire doesn't."""
-    if isinstance(value, bool):
-        raise ValueError("must be 1")
-    return value
-
-
-class _OneComplaint:
-    """Makes a union that nothing fits complain once, not once a member."""
-
-    def __get_pydantic_core_schema__(
-        self, source: object, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.custom_error_schema(
-            handler(source),
-            custom_error_type="feature_value",
-            custom_error_message="must be a finite number, a bool, "
-            f"a string of at most {MAX_TEXT} characters, or null",
-        )
-
-
-Timestamp = Annotated[
-    datetime,
-    BeforeValidator(
-        _timestamp,
-        json_schema_input_type=Annotated[
-            str, Field(pattern=RFC3339_UTC, json_schema_extra={"format": "date-time"})
-        ],
-    ),
-]
-
-Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
-"""A signal's name, given by the bot and unique for good."""
-Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
-Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
-FeatureValue = Annotated[
-    float | bool | Text | None, Field(union_mode="left_to_right"), _OneComplaint()
-]
-"""A feature as the bot saw it. A number, a bool, a category, or null where it is missing."""
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Side = Literal["long", "short"]
 Action = Literal["take", "reduce_size", "skip"]
 Baseline = Literal["take", "skip"]
 Severity = Literal["critical", "warning", "info"]
-Version = Annotated[Literal[1], BeforeValidator(_not_bool, json_schema_input_type=Literal[1])]
-Notes = Annotated[dict[str, JsonValue], AfterValidator(_notes)]
+ContractVersion = Annotated[Version | None, Meta(description="version of this contract")]
+BotNotes = Annotated[Notes | None, Meta(description="the bot's own notes, never read")]
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        protected_namespaces=(),
-    )
+# None holds a cycle, so the garbage collector needn't look at them.
+class _Part(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    pass
 
 
-class Signal(_Wire):
+class _Event(_Part, frozen=True):
+    @property
+    def type(self) -> str:
+        """The event's name on the wire."""
+        return str(self.__struct_config__.tag)
+
+
+class Signal(_Event, frozen=True, kw_only=True, tag="signal"):
     """A trade that a bot could take, with the features it saw."""
 
-    type: Literal["signal"] = "signal"
     signal_id: Id
     ts: Timestamp
     symbol: Name
     side: Side
-    features: dict[Name, FeatureValue] = Field(max_length=MAX_FEATURES)
+    features: Features
     strategy: Name | None = None
     price: float | None = None
-    baseline: Baseline | None = Field(None, description="what the bot's own rules would do")
-    v: Version | None = Field(None, description="version of this contract")
-    meta: Notes | None = Field(None, description="the bot's own notes, never read")
+    baseline: Annotated[Baseline | None, Meta(description="what the bot's own rules would do")] = (
+        None
+    )
+    v: ContractVersion = None
+    meta: BotNotes = None
 
 
-class Close(_Wire):
+class Close(_Event, frozen=True, kw_only=True, tag="close"):
     """How a trade ended."""
 
-    type: Literal["close"] = "close"
     signal_id: Id
     ts: Timestamp
-    return_pct: float = Field(description="percent of the entry, net of costs")
+    return_pct: Annotated[float, Meta(description="percent of the entry, net of costs")]
     profit: float | None = None
     exit_price: float | None = None
     exit_reason: Literal["target", "stop", "timeout", "manual"] | None = None
-    mfe_pct: float | None = Field(None, description="maximum favourable excursion, percent")
-    mae_pct: float | None = Field(None, description="maximum adverse excursion, percent")
+    mfe_pct: Annotated[float | None, Meta(description="maximum favourable excursion, percent")] = (
+        None
+    )
+    mae_pct: Annotated[float | None, Meta(description="maximum adverse excursion, percent")] = None
     hold_minutes: float | None = None
-    executed: bool | None = Field(None, description="false: tracked on paper")
-    v: Version | None = Field(None, description="version of this contract")
-    meta: Notes | None = Field(None, description="the bot's own notes, never read")
+    executed: Annotated[bool | None, Meta(description="false: tracked on paper")] = None
+    v: ContractVersion = None
+    meta: BotNotes = None
 
 
-class Control(_Wire):
+class Control(_Event, frozen=True, kw_only=True, tag="control"):
     """An operator's command, signed with the control key."""
 
-    type: Literal["control"] = "control"
     command: Name
     ts: Timestamp
     by: Name
     reason: Text
-    sig: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", max_length=64)] = Field(
-        description="HMAC-SHA256, hex, by the control key over the event without `sig`"
-    )
-    args: Annotated[dict[Name, FeatureValue], Field(max_length=MAX_FEATURES)] | None = None
-    v: Version | None = Field(None, description="version of this contract")
+    sig: Annotated[
+        str,
+        Meta(
+            pattern=r"^[0-9a-f]{64}$",
+            max_length=64,
+            description="HMAC-SHA256, hex, by the control key over the event without `sig`",
+        ),
+    ]
+    args: Features | None = None
+    v: ContractVersion = None
 
 
-class ModelRef(_Wire):
+class ModelRef(_Part, frozen=True, kw_only=True):
     """Which state of the model made a decision."""
 
-    update: int = Field(description="closes learned so far")
-    last_close: str | None = Field(description="signal_id of the last close learned")
-    champion: str | None = Field(description="the installed refit")
-    config: str = Field(description="the first 12 hex digits of the config's digest")
+    update: Annotated[int, Meta(description="closes learned so far")]
+    last_close: Annotated[str | None, Meta(description="signal_id of the last close learned")]
+    champion: Annotated[str | None, Meta(description="the installed refit")]
+    config: Annotated[str, Meta(description="the first 12 hex digits of the config's digest")]
 
 
-class Decision(_Wire):
+class Decision(_Event, frozen=True, kw_only=True, tag="decision"):
     """What to do about a signal. Holds nothing that the inputs do not determine."""
 
-    type: Literal["decision"] = "decision"
-    decision_id: str = Field(description="the signal's stream ID, and this entry's own")
+    decision_id: Annotated[str, Meta(description="the signal's stream ID, and this entry's own")]
     signal_id: Id
     ts: Timestamp
     symbol: Name
     action: Action
     probability: Probability
     expected_return_pct: float
-    risk: Probability = Field(description="probability of the stop")
-    size_multiplier: float = Field(ge=0.0)
+    risk: Annotated[Probability, Meta(description="probability of the stop")]
+    size_multiplier: Annotated[float, Meta(ge=0.0)]
     reasons: tuple[str, ...]
     model: ModelRef
     regime: str | None = None
@@ -221,13 +145,12 @@ class Decision(_Wire):
     contributions: dict[str, float] | None = None
 
 
-class Outcome(_Wire):
+class Outcome(_Event, frozen=True, kw_only=True, tag="outcome"):
     """A decision joined to its close: what was thought, and what came of it."""
 
-    type: Literal["outcome"] = "outcome"
     signal_id: Id
-    ts: Timestamp = Field(description="of the close")
-    opened: Timestamp = Field(description="of the signal")
+    ts: Annotated[Timestamp, Meta(description="of the close")]
+    opened: Annotated[Timestamp, Meta(description="of the signal")]
     symbol: Name
     side: Side
     strategy: Name | None = None
@@ -241,39 +164,42 @@ class Outcome(_Wire):
     stopped: bool | None = None
     return_pct: float
     executed: bool
-    experts: dict[str, float] = Field(description="each expert's probability, frozen at the signal")
-    update: int = Field(description="the number of this close among all learned")
+    experts: Annotated[
+        dict[str, float], Meta(description="each expert's probability, frozen at the signal")
+    ]
+    update: Annotated[int, Meta(description="the number of this close among all learned")]
 
 
-class Alert(_Wire):
+class Alert(_Event, frozen=True, kw_only=True, tag="alert"):
     """Something that a person should know."""
 
-    type: Literal["alert"] = "alert"
     ts: Timestamp
     severity: Severity
     code: Name
-    subject: str = Field(description="what it is about: a series, a signal, a refit")
+    subject: Annotated[str, Meta(description="what it is about: a series, a signal, a refit")]
     message: str
 
 
-class Dead(_Wire):
+class Dead(_Event, frozen=True, kw_only=True, tag="dead"):
     """Input that could not be used, whole, and why."""
 
-    type: Literal["dead"] = "dead"
     stream: str
     entry_id: str
-    reason: str = Field(description="a plain code")
+    reason: Annotated[str, Meta(description="a plain code")]
     message: str
-    data: str | None = Field(None, description="the original bytes, when they are UTF-8")
-    data_base64: str | None = Field(None, description="the original bytes, when they are not")
+    data: Annotated[str | None, Meta(description="the original bytes, when they are UTF-8")] = None
+    data_base64: Annotated[
+        str | None, Meta(description="the original bytes, when they are not")
+    ] = None
 
 
-class SnapshotNotice(_Wire):
+class SnapshotNotice(_Event, frozen=True, kw_only=True, tag="snapshot"):
     """A snapshot was taken."""
 
-    type: Literal["snapshot"] = "snapshot"
     snapshot_id: str
-    position: str | None = Field(description="the input ID up to which it holds everything")
+    position: Annotated[
+        str | None, Meta(description="the input ID up to which it holds everything")
+    ]
     events: int
     file_digest: str
     state_digest: str
@@ -283,13 +209,12 @@ class SnapshotNotice(_Wire):
 Input = Signal | Close | Control
 Output = Decision | Outcome | Alert | Dead
 
-_INPUT: TypeAdapter[Input] = TypeAdapter(Annotated[Input, Field(discriminator="type")])
-_TYPES = "it is one of signal, close, control"
-_Model = TypeVar("_Model", bound=BaseModel)
+Wire = TypeVar("Wire", bound=Struct)
+_INPUTS = (Signal, Close, Control)
+_input: msgspec.json.Decoder[Input] = msgspec.json.Decoder(Input, dec_hook=read_value)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True, gc=False):
     """One entry of the input, decoded. Exactly one of `event` and `error` is set.
 
     Parameters
@@ -315,18 +240,26 @@ def decode(data: bytes) -> Input:
     if len(data) > MAX_ENTRY_BYTES:
         raise EventError(f"the entry has {len(data)} bytes; at most {MAX_ENTRY_BYTES} are read")
     try:
-        return _INPUT.validate_json(data)
-    except ValidationError as error:
-        # The first part of a place in a union is the event's type.
-        raise EventError(_reason(error, data, 1)) from None
+        event = _input.decode(data)
+        if not isinstance(event, Control) and event.meta is not None:
+            check_notes(event.meta)
+    except (ValueError, RecursionError) as error:
+        raise EventError(why_not(data, _INPUTS, error)) from None
+    return event
 
 
-def decode_output(model: type[_Model], data: bytes) -> _Model:
+def decode_output(model: type[Wire], data: bytes) -> Wire:
     """The `model`, say a `Decision`, in `data`. Raises `EventError` likewise."""
     try:
-        return model.model_validate_json(data)
-    except ValidationError as error:
-        raise EventError(_reason(error, data, 0)) from None
+        event: Wire = _decoder(model).decode(data)
+    except (ValueError, RecursionError) as error:
+        raise EventError(why_not(data, (model,), error)) from None
+    return event
+
+
+@cache
+def _decoder(model: type[Wire]) -> msgspec.json.Decoder[Wire]:
+    return msgspec.json.Decoder(model, dec_hook=read_value)
 
 
 def read_entry(entry_id: str, data: bytes) -> Entry:
@@ -337,100 +270,23 @@ def read_entry(entry_id: str, data: bytes) -> Entry:
         return Entry(entry_id, data, None, str(error))
 
 
-def _reason(error: ValidationError, data: bytes, skip: int) -> str:
-    """The first of pydantic's complaints about `data`, in one line."""
-    if error.error_count() > MAX_COMPLAINTS:
-        return f"it has {error.error_count()} faults; compare it with `closeloop schema`"
-    details = error.errors(include_url=False)
-    first = details[0]
-    kind, value, place = first["type"], first["input"], first["loc"][skip:]
-    if kind == "json_invalid":
-        return _not_json(data, first)
-    if not place and not isinstance(value, dict):
-        return "not a JSON object"
-    if kind == "union_tag_not_found":
-        return f"field `type` is missing; {_TYPES}"
-    if kind == "union_tag_invalid":
-        return f"unknown type {_short(value['type'])}; {_TYPES}"
-    where = _where(place)
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    if kind == "missing":
-        return f"{where} is missing{more}"
-    if kind == "extra_forbidden":
-        return f"{where} is not part of the contract; put it under `meta`{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    if kind == "too_long":
-        return f"{where} has {len(value)} entries; at most {first['ctx']['max_length']} are read"
-    if kind == "dict_type":
-        message = "must be an object"
-    message = message.replace("Input should", "must").replace("String should", "must")
-    return f"{where}: {message}; got {_short(value)}{more}"
-
-
-def _not_json(data: bytes, complaint: ErrorDetails) -> str:
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        return f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
-    if not text.strip():
-        return "empty"
-    if text.startswith("\ufeff"):
-        return "not JSON: it starts with a byte order mark; write UTF-8 without one"
-    message = complaint["ctx"]["error"]
-    if "hex escape" in message:
-        message = f"a \\u escape is cut short or half of a surrogate pair ({message})"
-    return f"not JSON: {message}"
-
-
-def _where(place: Sequence[int | str]) -> str:
-    """The field's name as its writer knows it."""
-    named = place[:-1] if place[-1] == "[key]" else place
-    kind = "feature" if named[0] == "features" and len(named) > 1 else "field"
-    path = ".".join(map(str, named[1:] if kind == "feature" else named))
-    name = f"{kind} `{path if len(path) <= 64 else path[:61] + '...'}`"
-    return f"the name of {name}" if named is not place else name
-
-
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 64 else shown[:61] + "..."
-
-
-def _plain(value: object) -> Any:
-    """What orjson doesn't know: nested models."""
-    if isinstance(value, BaseModel):
-        return value.__dict__
+def _written(value: object) -> object:
+    """What msgspec doesn't know: a number of numpy's, a time of pandas'."""
+    if isinstance(value, datetime):
+        return timestamp(value)
+    if isinstance(value, str):
+        return str(value)
+    if hasattr(value, "__float__"):
+        return float(value)
     raise TypeError(f"a {type(value).__name__} can't go on the wire")
 
 
-Wire = TypeVar("Wire", bound=BaseModel)
-_TEMPLATES: dict[type[BaseModel], dict[str, object]] = {}
+_encoder = msgspec.json.Encoder(enc_hook=_written, decimal_format="number")
 
 
-def encode(event: BaseModel) -> bytes:
+def encode(event: Struct) -> bytes:
     """Canonical bytes of an event: what goes on the wire, and what digests are taken over."""
-    fields = {name: value for name, value in event.__dict__.items() if value is not None}
-    return orjson.dumps(fields, _plain, orjson.OPT_UTC_Z)
-
-
-def trusted(model: type[Wire], /, **fields: object) -> Wire:
-    """An event whose fields are right by construction, ten times faster than checking them again.
-
-    For what the core itself puts out. Fields that are left out have their defaults, which every
-    model here has as plain values.
-    """
-    event = model.__new__(model)
-    values = _TEMPLATES.get(model)
-    if values is None:
-        values = _TEMPLATES[model] = {
-            name: None if field.is_required() else field.default
-            for name, field in model.model_fields.items()
-        }
-    object.__setattr__(event, "__dict__", values | fields)
-    object.__setattr__(event, "__pydantic_fields_set__", set(fields))
-    object.__setattr__(event, "__pydantic_extra__", None)
-    object.__setattr__(event, "__pydantic_private__", None)
-    return event
+    return _encoder.encode(event)
 
 
 def dead(stream: str, entry_id: str, reason: str, message: str, data: bytes) -> Dead:

@@ -7,12 +7,13 @@ thrown into it. `streams.client` and `streams.aclient` carry the same conversati
 
 import re
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeVar
 
-import orjson
-from pydantic import BaseModel
+import msgspec
+from msgspec import Struct, structs
 
 from streams.errors import ConnectionLost, EventError
 from streams.events import (
@@ -25,6 +26,8 @@ from streams.events import (
     encode,
 )
 from streams.keys import Keys, shard_of
+from streams.reasons import faults
+from streams.values import timestamp
 
 SHARDS_REMEMBERED = 100_000
 """How many of its own signals a client remembers the shard of."""
@@ -38,7 +41,7 @@ _PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 _ID = re.compile(r"\d{1,20}(-\d{1,20})?", re.ASCII)
 
 _T = TypeVar("_T")
-_Output = TypeVar("_Output", bound=BaseModel)
+_Output = TypeVar("_Output", bound=Struct)
 # redis-py's two clients share their methods' names but no type.
 Command = Callable[[Any], Any]
 Conversation = Generator[Command | float, Any, _T]
@@ -89,7 +92,7 @@ class Router:
         Raises `EventError` if a worker would refuse it, or if it is a close whose signal isn't
         remembered and no `symbol` is given.
         """
-        data = _checked(event)
+        data = prepared(event)
         return Outgoing(event.signal_id, self._shard(event, symbol), data)
 
     def _shard(self, event: Signal | Close, symbol: str | None) -> int:
@@ -112,15 +115,30 @@ class Router:
         return shard_of(symbol, self._shards)
 
 
-def _checked(event: Signal | Close) -> bytes:
-    """The event's bytes. Decoding them is the proof that a worker will take them."""
+def prepared(event: Signal | Close) -> bytes:
+    """The event's bytes, its time in UTC. Raises `EventError` if a worker would refuse it.
+
+    Decoding them is the proof that it won't. What JSON can't say is written as something else (NaN
+    as null), so the event must come back as it was.
+    """
     if not isinstance(event, Signal | Close):
         raise EventError(f"a {type(event).__name__} can't be published; only a Signal or a Close")
+    with suppress(ValueError):  # what is no time is named below
+        event = structs.replace(event, ts=timestamp(event.ts))
     try:
         data = encode(event)
-    except TypeError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise EventError(f"{event.type} {event.signal_id!r} can't be written: {error}") from error
-    decode(data)
+    refused = None
+    try:
+        if decode(data) == event:
+            return data
+    except EventError as error:
+        refused = error
+    for fault in faults(type(event), structs.asdict(event)):
+        raise EventError(fault)
+    if refused is not None:
+        raise refused
     return data
 
 
@@ -165,7 +183,7 @@ def await_decision(receipt: Receipt, timeout: float) -> Conversation[Decision]:
         newest = f"({receipt.id}" if passed else "+"
         others = yield from _newest(keys.decisions, newest, oldest, LOOK_BACK, deadline)
         for entry_id, data in others:
-            if orjson.dumps(receipt.signal_id) in data:
+            if msgspec.json.encode(receipt.signal_id) in data:
                 decision = decoded(Decision, keys.decisions, entry_id, data)
                 if decision.signal_id == receipt.signal_id:
                     return decision
@@ -187,7 +205,7 @@ def await_decision(receipt: Receipt, timeout: float) -> Conversation[Decision]:
 def _raise_if_dead(receipt: Receipt, keys: Keys, deadline: float) -> Conversation[None]:
     letters = yield from _newest(keys.dead, "+", "-", LOOK_BACK, deadline)
     for entry_id, data in letters:
-        if orjson.dumps(receipt.id) in data:
+        if msgspec.json.encode(receipt.id) in data:
             letter = decoded(Dead, keys.dead, entry_id, data)
             if letter.entry_id == receipt.id:
                 raise EventError(

@@ -5,8 +5,8 @@ schema can't say: an entry's size and nesting, a day that its month lacks, numbe
 integers beyond 64 bits in `meta`.
 """
 
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+import msgspec
+from msgspec import Struct
 
 from streams.events import (
     MAX_ENTRY_BYTES,
@@ -20,8 +20,9 @@ from streams.events import (
     SnapshotNotice,
 )
 from streams.keys import Keys
+from streams.values import value_schema
 
-CHANNELS: dict[str, tuple[type[BaseModel], ...]] = {
+CHANNELS: dict[str, tuple[type[Struct], ...]] = {
     "events": (Signal, Close, Control),
     "decisions": (Decision,),
     "outcomes": (Outcome,),
@@ -56,7 +57,7 @@ def json_schema() -> dict[str, object]:
         "title": "closeloop events",
         "description": f"One event: UTF-8 JSON of at most {MAX_ENTRY_BYTES} bytes.",
         "oneOf": [{"$ref": f"#/$defs/{model.__name__}"} for model in _MODELS],
-        "$defs": _definitions("#/$defs/{model}"),
+        "$defs": _definitions("#/$defs/{name}"),
     }
 
 
@@ -89,19 +90,19 @@ def asyncapi() -> dict[str, object]:
         "components": {
             "messages": {
                 model.__name__: {
-                    "name": model.model_fields["type"].default,
+                    "name": model.__struct_config__.tag,
                     "summary": model.__doc__,
                     "contentType": "application/json",
                     "payload": {"$ref": f"#/components/schemas/{model.__name__}"},
                 }
                 for model in _MODELS
             },
-            "schemas": _definitions("#/components/schemas/{model}"),
+            "schemas": _definitions("#/components/schemas/{name}"),
         },
     }
 
 
-def _channel(name: str, models: tuple[type[BaseModel], ...]) -> dict[str, object]:
+def _channel(name: str, models: tuple[type[Struct], ...]) -> dict[str, object]:
     key: str = getattr(Keys(0), name)
     purpose: str = getattr(Keys, name).__doc__
     return {
@@ -124,15 +125,7 @@ def _channel(name: str, models: tuple[type[BaseModel], ...]) -> dict[str, object
 
 
 def _definitions(ref_template: str) -> dict[str, dict[str, object]]:
-    _, schema = models_json_schema(
-        [(model, "validation") for model in _MODELS], ref_template=ref_template
+    _, definitions = msgspec.json.schema_components(
+        _MODELS, schema_hook=value_schema, ref_template=ref_template
     )
-    definitions: dict[str, dict[str, object]] = schema["$defs"]
-    for model in _MODELS:
-        definition = definitions[model.__name__]
-        required = definition["required"]
-        assert isinstance(required, list)
-        # The models default it for whoever builds one in Python; on the wire it is what tells them
-        # apart.
-        definition["required"] = ["type", *required]
     return definitions

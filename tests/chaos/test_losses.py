@@ -8,6 +8,7 @@ import redis
 
 from snapshots import SnapshotInfo, state_digest
 from streams import Alert, ConnectionLost, Diverged, connect
+from streams.events import decode_output
 from tests.engine.histories import entries, history, run
 from tests.engine.test_worker import Shard
 
@@ -30,8 +31,7 @@ def shard(tmp_path: Path, redis_server: str, monkeypatch: pytest.MonkeyPatch):
 
 def alerts(shard: Shard, code: str) -> list[Alert]:
     found = [
-        Alert.model_validate_json(fields[b"e"])
-        for _, fields in shard.redis.xrange(shard.keys.alerts)
+        decode_output(Alert, fields[b"e"]) for _, fields in shard.redis.xrange(shard.keys.alerts)
     ]
     return [alert for alert in found if alert.code == code]
 

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from streams import Decision, Keys, encode
+from streams.events import decode_output
 from tests.engine.histories import history
 
 CLOSELOOP = [sys.executable, "-c", "from engine.cli import main; main()"]
@@ -86,8 +87,7 @@ def test_a_worker_killed_five_times_publishes_what_a_replay_decides(tmp_path, se
         closeloop(tmp_path, "run", "--until-idle", "--address", server)
         status = json.loads(closeloop(tmp_path, "status", "--json", "--address", server))
         decisions = [
-            Decision.model_validate_json(fields[b"e"])
-            for _, fields in client.xrange(keys.decisions)
+            decode_output(Decision, fields[b"e"]) for _, fields in client.xrange(keys.decisions)
         ]
 
     assert status["state_is_current"]

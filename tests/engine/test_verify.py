@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from threading import Event
 
 import pytest
+from msgspec.structs import replace
 
 from engine.alignment import BySignal, Published
 from engine.bootstrap import new_worker
@@ -106,7 +107,7 @@ def test_an_added_close_is_the_input() -> None:
 
 def test_another_symbol_is_the_input() -> None:
     at = place("s40")
-    other = EVENTS[at].model_copy(update={"symbol": "USDJPY"})
+    other = replace(EVENTS[at], symbol="USDJPY")
     found = first(verify([*BYTES[:at], encode(other), *BYTES[at + 1 :]]))
     assert (found.signal_id, found.cause) == ("s40", "input")
     assert "symbol" in found.why
@@ -114,7 +115,7 @@ def test_another_symbol_is_the_input() -> None:
 
 def test_other_features_are_the_input_once_config_and_libraries_are_known_to_be_the_same() -> None:
     at = place("s40")
-    other = EVENTS[at].model_copy(update={"features": {"edge": 4.0}})
+    other = replace(EVENTS[at], features={"edge": 4.0})
     lines = [*BYTES[:at], encode(other), *BYTES[at + 1 :]]
     found = first(verify(lines, made_with=HERE))
     assert (found.signal_id, found.cause) == ("s40", "input")
@@ -123,7 +124,7 @@ def test_other_features_are_the_input_once_config_and_libraries_are_known_to_be_
 
 def test_another_return_is_the_input_seen_at_its_outcome() -> None:
     at = place("s40", "close")
-    other = EVENTS[at].model_copy(update={"return_pct": 7.0})
+    other = replace(EVENTS[at], return_pct=7.0)
     found = first(verify([*BYTES[:at], encode(other), *BYTES[at + 1 :]], outcomes=OUTCOMES))
     assert (found.kind, found.signal_id, found.cause) == ("outcome", "s40", "input")
 

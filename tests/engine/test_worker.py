@@ -24,6 +24,7 @@ from streams import (
     SnapshotNotice,
     encode,
 )
+from streams.events import decode_output
 from tests.engine.histories import QUICK, close, entries, history, run, signal
 
 KEY = b"a key for the tests' snapshots.."
@@ -73,17 +74,17 @@ class Shard:
 
     def decisions(self) -> list[tuple[str, Decision]]:
         return [
-            (entry_id.decode(), Decision.model_validate_json(fields[b"e"]))
+            (entry_id.decode(), decode_output(Decision, fields[b"e"]))
             for entry_id, fields in self.redis.xrange(self.keys.decisions)
         ]
 
     def outcomes(self) -> list[Outcome]:
         found = self.redis.xrange(self.keys.outcomes)
-        return [Outcome.model_validate_json(fields[b"e"]) for _, fields in found]
+        return [decode_output(Outcome, fields[b"e"]) for _, fields in found]
 
     def notice(self) -> SnapshotNotice:
         ((_, fields),) = self.redis.xrevrange(self.keys.snapshots, count=1)
-        return SnapshotNotice.model_validate_json(fields[b"e"])
+        return decode_output(SnapshotNotice, fields[b"e"])
 
 
 @pytest.fixture

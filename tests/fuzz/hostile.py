@@ -10,7 +10,8 @@ from itertools import count
 
 import orjson
 
-from streams.events import MAX_ENTRY_BYTES, MAX_FEATURES, MAX_NAME, MAX_TEXT
+from streams.events import MAX_ENTRY_BYTES
+from streams.values import MAX_FEATURES, MAX_NAME, MAX_TEXT
 
 _START = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 _AGES = ("0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "9999-12-31T23:59:59.999999Z")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import BaseModel
+from msgspec import Struct
 
 from snapshots import SnapshotError, read, verify
 from snapshots.format import peek
@@ -36,7 +36,7 @@ from tests.security.test_snapshots import resigned
 from tests.snapshots.test_format import remade
 from tests.snapshots.trees import KEY
 
-_OUTPUTS: tuple[type[BaseModel], ...] = (Decision, Outcome, Alert, Dead, SnapshotNotice)
+_OUTPUTS: tuple[type[Struct], ...] = (Decision, Outcome, Alert, Dead, SnapshotNotice)
 _folder = Path(tempfile.mkdtemp(prefix="closeloop-fuzz-"))
 atexit.register(shutil.rmtree, _folder, True)
 

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from msgspec import Struct
 
 from streams import encode
 from tests.fuzz.mutation import corpus, mutated
@@ -43,7 +43,7 @@ def test_no_target_breaks_on_any_bytes(name: str, data: bytes) -> None:
 @settings(deadline=None)
 @given(events | nearly_events())
 def test_whatever_is_nearly_an_event_is_one_or_has_a_reason(event: object) -> None:
-    data = encode(event) if isinstance(event, BaseModel) else orjson.dumps(event)
+    data = encode(event) if isinstance(event, Struct) else orjson.dumps(event)
     TARGETS["input_event"](data)
 
 

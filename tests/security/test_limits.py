@@ -11,7 +11,8 @@ import pytest
 from engine.core_config import CoreConfig, ExpertConfig, FeaturesConfig, LedgerConfig, RefitConfig
 from learners import RefitParams
 from streams import Dead, Decision, dead, encode, read_entry
-from streams.events import MAX_DEAD_BYTES, MAX_ENTRY_BYTES, MAX_FEATURES, MAX_NAME, MAX_TEXT
+from streams.events import MAX_DEAD_BYTES, MAX_ENTRY_BYTES
+from streams.values import MAX_FEATURES, MAX_NAME, MAX_TEXT
 from tests.engine.histories import close, entries, new_core, run, signal
 from tests.fuzz.accounts import Books
 from tests.fuzz.hostile import Hostile
@@ -95,8 +96,8 @@ def plain(**fields: object) -> bytes:
         (plain()[:-1] + b',"meta":{"a":' + b"[" * 500 + b"]" * 500 + b"}}", "recursion limit"),
         (b"[" * MAX_ENTRY_BYTES, "recursion limit"),
         (plain(meta={"a": 1})[:-2] + b"9" * 60_000 + b"}}", "out of range"),
-        (plain(features={f"{i:x}": [] for i in range(6_000)}), "6000 faults"),
-        (plain(**{f"x{i}": 1 for i in range(5_000)}), "5000 faults"),
+        (plain(features={f"{i:x}": [] for i in range(6_000)}), "6000 entries; at most 256"),
+        (plain(**{f"x{i}": 1 for i in range(5_000)}), "and 4999 more"),
     ],
 )
 def test_past_a_limit_an_event_is_refused_at_once_and_says_why(data: bytes, reason: str) -> None:
