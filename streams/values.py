@@ -11,7 +11,7 @@ MAX_FEATURES = 256
 MAX_NAME = 128
 MAX_TEXT = 256
 MAX_NESTING = 200
-"""Levels of objects and arrays in one event. What Python itself bears depends on its stack."""
+"""Levels of objects and arrays in an event. How many Python bears depends on its stack."""
 
 RFC3339_UTC = (
     r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]"
