@@ -1,15 +1,18 @@
 """The least a worker can do: read batches, commit one canned decision a signal. The yardstick.
 
 It goes through the same transport, lease and commit as the real worker, decodes nothing and knows
-nothing. What it reaches is what the server, the wire and the commit leave room for. `bare_echo` is
-what one would write with redis-py alone: no lease, no fencing, no Lua.
+nothing. What it reaches is what the server, the wire and the commit leave room for. With `--group`
+it is what one would write with redis-py by the manuals: a consumer group, no lease, no fencing, no
+Lua. `bare_echo` does without the group, too.
 
     python bench/echo.py redis://localhost:6379 --prefix bench
 """
 
 import os
 import signal
+from collections.abc import Callable
 from datetime import UTC, datetime
+from math import inf
 from threading import Event
 from typing import Annotated, Any
 
@@ -112,20 +115,32 @@ def bare_echo(connection: Connection, keys: Keys, batch: int, until: int) -> Non
 
 
 def group_echo(connection: Connection, keys: Keys, batch: int, until: int) -> None:
-    """Echo `until` entries as redis-py's and Redis' manuals do: a consumer group, an answer each.
+    """Echo `until` entries as Redis' and redis-py's manuals do: a group, an answer to each."""
+    _serve_group(connection, keys, batch, Event(), until, lambda _: True)
 
-    Every entry is answered and acknowledged, a MULTI a batch.
-    """
+
+def _serve_group(
+    connection: Connection,
+    keys: Keys,
+    batch: int,
+    stop: Event,
+    until: float,
+    answered: Callable[[bytes], bool],
+) -> None:
+    """Read as a consumer of a group; answer and acknowledge, a MULTI a batch."""
     redis: Any = connection.redis
-    redis.xgroup_create(keys.events, "echo", "0")
+    redis.xgroup_create(keys.events, "echo", "0", mkstream=True)
     done = 0
-    while done < until:
-        ((_, entries),) = redis.xreadgroup("echo", "one", {keys.events: ">"}, batch)
+    while not stop.is_set() and done < until:
+        reply = redis.xreadgroup("echo", "one", {keys.events: ">"}, batch, BLOCK_MS)
+        entries = reply[0][1] if reply else []
         done += len(entries)
         pipeline = redis.pipeline(transaction=True)
-        for entry_id, _ in entries:
-            pipeline.xadd(keys.decisions, {"e": CANNED}, id=entry_id)
-        pipeline.xack(keys.events, "echo", *(entry_id for entry_id, _ in entries))
+        for entry_id, fields in entries:
+            if answered(fields[b"e"]):
+                pipeline.xadd(keys.decisions, {"e": CANNED}, id=entry_id)
+        if entries:
+            pipeline.xack(keys.events, "echo", *(entry_id for entry_id, _ in entries))
         pipeline.execute()
 
 
@@ -133,13 +148,17 @@ def main(
     address: Annotated[str, typer.Argument(help="redis://…, unix://… or embedded://DIR")],
     prefix: Annotated[str, typer.Option(help="First part of every key.")] = "closeloop",
     batch: Annotated[int, typer.Option(min=1, help="Entries in a commit, at most.")] = BATCH,
+    group: Annotated[bool, typer.Option("--group", help="As the manuals do.")] = False,
 ) -> None:
     """Answer every signal with the same decision, until stopped."""
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with connect(address) as connection:
-        Echo(connection, Keys(prefix=prefix), batch).serve(stop)
+        if group:
+            _serve_group(connection, Keys(prefix=prefix), batch, stop, inf, is_signal)
+        else:
+            Echo(connection, Keys(prefix=prefix), batch).serve(stop)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from streams import Keys, connect
 
 CLOSELOOP = [sys.executable, "-c", "from engine.cli import main; main()", "run"]
 ECHO = [sys.executable, str(Path(__file__).with_name("echo.py"))]
+GROUP_ECHO = [*ECHO, "--group"]
 PATIENCE_S = 120.0
 """How long nothing may happen before a bench gives up: kernels may have to be compiled."""
 BATCH = 512
@@ -198,7 +199,7 @@ class Worker:
     Parameters
     ----------
     command
-        `CLOSELOOP` or `ECHO`.
+        `CLOSELOOP`, `ECHO` or `GROUP_ECHO`.
     address, keys
         What it serves.
     folder
@@ -220,10 +221,10 @@ class Worker:
     ) -> None:
         folder.mkdir(parents=True)
         self._log = folder / "worker.log"
-        if command is ECHO:
-            arguments = [*command, address, "--prefix", keys.prefix, "--batch", str(batch)]
-        else:
+        if command is CLOSELOOP:
             arguments = [*command, "--address", address]
+        else:
+            arguments = [*command, address, "--prefix", keys.prefix, "--batch", str(batch)]
         given = {
             "HTTP__ENABLED": "false",
             "STREAM__PREFIX": keys.prefix,
