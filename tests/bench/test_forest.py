@@ -4,6 +4,7 @@ import math
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from bench import forest
 from bench.forest import CLIP, TURN, Score, against, log_loss, mean_and_error, race, summary
@@ -101,7 +102,7 @@ def test_a_stream_counts_for_ours_when_its_log_loss_is_no_higher():
 
 def test_a_tapes_trades_come_in_the_order_of_their_closes_with_their_own_labels(tmp_path):
     signals = [e for e in generated(6) if isinstance(e, Signal)]
-    signals = [s.model_copy(update={"features": {"n": float(k)}}) for k, s in enumerate(signals)]
+    signals = [replace(s, features={"n": float(k)}) for k, s in enumerate(signals)]
     path = tmp_path / "tape.jsonl"
     with write_tape(path) as tape:
         for signal in signals:

@@ -112,11 +112,12 @@ def test_a_worker_that_has_ended_says_why(bench, tmp_path):
 
 def test_the_last_tenth_is_held_against_the_second(tape, capsys):
     counted: list[int] = []
-    tenths = grow_core(endless(tape), 1_000, False, counted.append)
+    tenths, in_pairs = grow_core(endless(tape), 1_000, False, counted.append)
     assert [tenth.events for tenth in tenths] == [100] * 10
     assert sum(counted) == 1_000
     results = Results("growth", None)
-    show(results, tenths, "core")
+    show(results, tenths, "core", in_pairs)
+    assert results.figures["cost_in_pairs"] == in_pairs > 0
     ratio = tenths[-1].us_per_event / tenths[1].us_per_event
     assert results.figures["cost_last_over_second"] == ratio
     assert f"x{ratio:.3f}" in capsys.readouterr().out
