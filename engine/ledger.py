@@ -12,6 +12,7 @@ Rules:
 """
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -88,10 +89,11 @@ class Ledger:
         self.remember = remember
         self.expire = expire
         self.park = park
-        self.open: dict[str, OpenSignal] = {}
-        self.parked: dict[str, ParkedClose] = {}
+        # Not plain dicts: to find its first, a dict walks over all that was deleted before it.
+        self.open: OrderedDict[str, OpenSignal] = OrderedDict()
+        self.parked: OrderedDict[str, ParkedClose] = OrderedDict()
         # Ended signals' fingerprints, oldest first; True where the signal had a close.
-        self._ended: dict[int, bool] = {}
+        self._ended: OrderedDict[int, bool] = OrderedDict()
 
     def has_ended(self, signal_id: str) -> bool:
         """Whether this signal was closed or expired, as far as is remembered."""
@@ -122,7 +124,7 @@ class Ledger:
             oldest = next(iter(self.open.values()))
             if len(self.open) <= self.max_open and now - oldest.ts <= self.expire:
                 if oldest.ts > now:
-                    self.open[oldest.signal_id] = self.open.pop(oldest.signal_id)
+                    self.open.move_to_end(oldest.signal_id)
                 break
             del self.open[oldest.signal_id]
             self._end(oldest.signal_id, closed=False)
@@ -131,8 +133,7 @@ class Ledger:
             waiting = next(iter(self.parked.values()))
             if len(self.parked) <= self.max_parked and now - waiting.close.ts <= self.park:
                 if waiting.close.ts > now:
-                    name = waiting.close.signal_id
-                    self.parked[name] = self.parked.pop(name)
+                    self.parked.move_to_end(waiting.close.signal_id)
                 break
             del self.parked[waiting.close.signal_id]
             yield waiting
@@ -140,7 +141,7 @@ class Ledger:
     def _end(self, signal_id: str, closed: bool) -> None:
         self._ended[_fingerprint(signal_id)] = closed
         if len(self._ended) > self.remember:
-            del self._ended[next(iter(self._ended))]
+            self._ended.popitem(last=False)
 
     def state(self) -> dict[str, object]:
         """The ledger as plain values and arrays, without the entry IDs of parked closes."""
@@ -164,18 +165,18 @@ class Ledger:
 
     def restore(self, state: Mapping[str, Any], parked_ids: Sequence[str]) -> None:
         """Go on from `state` and the entry IDs of its parked closes."""
-        self.open = {}
+        self.open.clear()
         frozen = zip(state["rows"], state["experts"], state["votes"], strict=True)
         for (name, micros, *rest), (row, experts, votes) in zip(state["open"], frozen, strict=True):
             voted = tuple((mean, log_odds) for mean, log_odds in votes)
             fields = [name, from_micros(micros), *rest, row, experts, voted]
             self.open[name] = OpenSignal(*fields)
-        self.parked = {}
+        self.parked.clear()
         for entry_id, data in zip(parked_ids, state["parked"], strict=True):
             close = decode(data)
             assert isinstance(close, Close)
             self.park_close(entry_id, data, close)
-        self._ended = dict(
+        self._ended = OrderedDict(
             zip(state["ended"].tolist(), state["ended_closed"].tolist(), strict=True)
         )
 

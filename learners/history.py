@@ -1,6 +1,6 @@
 """The engine's own history features: how the last closes went, overall and per symbol."""
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from math import nan
 from typing import cast
@@ -56,7 +56,7 @@ class History:
         self.closes = closes
         self.max_symbols = max_symbols
         self._overall = _Recent((), closes)
-        self._symbols: dict[str, _Recent] = {}  # in the order of their last close
+        self._symbols: OrderedDict[str, _Recent] = OrderedDict()  # by their last close
         self._drawdown = nan
         self._total = 0.0
         self._peak = 0.0
@@ -79,7 +79,7 @@ class History:
         recent.add(value)
         self._symbols[symbol] = recent
         if len(self._symbols) > self.max_symbols:
-            del self._symbols[next(iter(self._symbols))]
+            self._symbols.popitem(last=False)
         self._total += value
         self._peak = max(self._peak, self._total)
         self._drawdown = self._peak - self._total
@@ -98,7 +98,8 @@ class History:
         """Go on exactly as the history whose `state` this is."""
         self._overall = _Recent(cast(list[float], state["overall"]), self.closes)
         symbols = cast(list[tuple[str, list[float]]], state["symbols"])
-        self._symbols = {name: _Recent(returns, self.closes) for name, returns in symbols}
+        self._symbols.clear()
+        self._symbols.update((name, _Recent(returns, self.closes)) for name, returns in symbols)
         self._drawdown = cast(float, state["drawdown"])
         self._total = cast(float, state["total"])
         self._peak = cast(float, state["peak"])

@@ -6,6 +6,7 @@ thrown into it. `streams.client` and `streams.aclient` carry the same conversati
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class Router:
         if shards < 1:
             raise ValueError(f"shards must be at least 1; got {shards}")
         self._shards = shards
-        self._known: dict[str, int] = {}
+        self._known: OrderedDict[str, int] = OrderedDict()
 
     def route(self, event: Signal | Close, symbol: str | None = None) -> Outgoing:
         """`event` ready to be sent.
@@ -103,7 +104,7 @@ class Router:
             self._known.pop(name, None)
             self._known[name] = shard = shard_of(event.symbol, self._shards)
             if len(self._known) > SHARDS_REMEMBERED:
-                del self._known[next(iter(self._known))]
+                self._known.popitem(last=False)
             return shard
         if name in self._known:
             return self._known[name]
