@@ -9,8 +9,8 @@ memories of ended signals still fill up. A ratio near 1 in both columns says tha
 core (the default)
     One core in this process: decoding, `Core.apply` and the outputs' bytes, in chunks of 1,000
     events. A tenth's cost is the median of its chunks'. A machine that has got busier in between
-    would pass for growth, so at the end the core goes on beside one that has the state after the
-    second tenth, chunk by chunk in turn: the median of the pairs' ratios is the verdict. Memory is
+    would pass for growth, so at the end the core goes on beside one that has only seen the first
+    two tenths, chunk by chunk in turn: the median of the pairs' ratios is the verdict. Memory is
     this process's resident memory, the mean over the tenth.
 --live
     A worker (`closeloop run`) at a real server, fed so that it is never far behind. Cost is its CPU
@@ -36,7 +36,7 @@ from bench.processes import CLOSELOOP, PATIENCE_S, Worker
 from bench.results import BenchError, JsonOption, Results, TapeArgument, progress, run
 from bench.servers import own_keys, publish, served
 from bench.tapes import endless, opened
-from streams import Connection, Keys, read_entry
+from streams import Connection, Keys, Tape, read_entry
 
 TENTHS = 10
 CHUNK = 1_000
@@ -71,7 +71,7 @@ class Tenth:
 
 
 def grow_core(
-    entries: Iterator[bytes], events: int, refits: bool, advance: Callable[[int], None]
+    tape: Tape, events: int, refits: bool, advance: Callable[[int], None]
 ) -> tuple[list[Tenth], float]:
     """A core over `events` events; also the cost now over that after the second tenth, in pairs."""
     config = configured(refits)
@@ -84,8 +84,9 @@ def grow_core(
             core.apply(read_entry(f"0-{number}", data))
         return perf_counter() - started
 
+    entries = endless(tape)
     with fitting(config) as fitter, fitting(config) as another:
-        core, young = EncodingCore(config, fitter), EncodingCore(config, another)
+        core = EncodingCore(config, fitter)
         for size in _tenths(events):
             costs: list[float] = []
             memory: list[int] = []
@@ -100,9 +101,9 @@ def grow_core(
                 total += took
                 advance(count)
             tenths.append(Tenth(size, median(costs), size / total, fmean(memory) / 1e6))
-            if len(tenths) == 2:
-                after_second = core.state()
-        young.restore(after_second)
+        young = EncodingCore(config, another)
+        for number, data in enumerate(islice(endless(tape), sum(_tenths(events)[:2]))):
+            young.apply(read_entry(f"0-{number}", data))
         ratios: list[float] = []
         for number in range(min(PAIRS, events // CHUNK)):
             chunk = list(islice(entries, CHUNK))
@@ -214,7 +215,6 @@ def main(
     with opened(tape) as (found, name), progress() as bar:
         task = bar.add_task("warming up", total=events)
         warm_up()
-        entries = endless(found)
         bar.update(task, description=f"{events:,} events")
 
         def advance(count: int) -> None:
@@ -225,11 +225,11 @@ def main(
             with served(address) as (connection, folder), own_keys(connection) as keys:
                 worker = Worker(CLOSELOOP, address or connection.address, keys, folder / "worker")
                 try:
-                    tenths = grow_live(connection, keys, worker, entries, events, advance)
+                    tenths = grow_live(connection, keys, worker, endless(found), events, advance)
                 finally:
                     worker.close()
         else:
-            tenths, in_pairs = grow_core(entries, events, refits, advance)
+            tenths, in_pairs = grow_core(found, events, refits, advance)
     results.add({"tape": name, "events": events, "live": live, "refits": refits or live})
     what = "worker" if live else f"core, {'with' if refits else 'without'} refits"
     show(results, tenths, f"{what}, {events:,} events of {name}", in_pairs)

@@ -296,7 +296,7 @@ class AdaptiveRandomForest(base.Classifier):
                 f"this one's {self._words[:FEATURES].tolist()}: build it with the same ones"
             )
         bounds = (self.n_models, self.max_nodes, self.max_active_leaves, self.max_columns)
-        self._words, self._numbers = allocate(*bounds)  # fresh: clearing would touch every page
+        self._words, self._numbers = allocate(*bounds)
         forest = self._view()
         for name in _SMALL:
             getattr(forest, name)[:] = saved[name]

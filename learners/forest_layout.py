@@ -63,7 +63,11 @@ class Forest(NamedTuple):
 
 
 def allocate(trees: int, nodes: int, trackers: int, inputs: int) -> tuple[Ints, Floats]:
-    """Make the two arrays, all zeros but for the bounds; untouched pages cost no memory."""
+    """Make the two arrays, all zeros but for the bounds.
+
+    The zeros are written: pages that a system hands out at their first touch would look like growth
+    for as long as trees grow, and be missing when they are needed.
+    """
     tracked = min(int(math.sqrt(inputs)) + 1, inputs)
     slots = 2 * trees
     words = HEAD_WORDS + trees * MEMBER_WORDS
@@ -72,9 +76,9 @@ def allocate(trees: int, nodes: int, trackers: int, inputs: int) -> tuple[Ints, 
     numbers = HEAD_NUMBERS + logit_pool.SIZE + trees * (MEMBER_NUMBERS + 2 * adwin.SIZE)
     numbers += slots * (nodes * NODE_NUMBERS + trackers * (1 + tracked) * FIELDS)
     numbers += trees * BALLOT + ASKED_ROW + inputs
-    head = np.zeros(words, np.int64)
+    head = np.full(words, 0, np.int64)
     head[:FEATURES] = trees, nodes, trackers, tracked
-    return head, np.zeros(numbers)
+    return head, np.full(numbers, 0.0)
 
 
 def view(words: Ints, numbers: Floats) -> Forest:

@@ -112,7 +112,7 @@ def test_a_worker_that_has_ended_says_why(bench, tmp_path):
 
 def test_the_last_tenth_is_held_against_the_second(tape, capsys):
     counted: list[int] = []
-    tenths, in_pairs = grow_core(endless(tape), 1_000, False, counted.append)
+    tenths, in_pairs = grow_core(tape, 1_000, False, counted.append)
     assert [tenth.events for tenth in tenths] == [100] * 10
     assert sum(counted) == 1_000
     results = Results("growth", None)
