@@ -12,7 +12,7 @@ Rules:
 """
 
 import hashlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -92,8 +92,10 @@ class Ledger:
         # Not plain dicts: to find its first, a dict walks over all that was deleted before it.
         self.open: OrderedDict[str, OpenSignal] = OrderedDict()
         self.parked: OrderedDict[str, ParkedClose] = OrderedDict()
-        # Ended signals' fingerprints, oldest first; True where the signal had a close.
-        self._ended: OrderedDict[int, bool] = OrderedDict()
+        # Ended signals' fingerprints, and in which order; True where the signal had a close. An
+        # ordered dict of so many would take new memory for years.
+        self._ended: dict[int, bool] = {}
+        self._order: deque[int] = deque()
 
     def has_ended(self, signal_id: str) -> bool:
         """Whether this signal was closed or expired, as far as is remembered."""
@@ -139,13 +141,16 @@ class Ledger:
             yield waiting
 
     def _end(self, signal_id: str, closed: bool) -> None:
-        self._ended[_fingerprint(signal_id)] = closed
-        if len(self._ended) > self.remember:
-            self._ended.popitem(last=False)
+        fingerprint = _fingerprint(signal_id)
+        self._ended[fingerprint] = closed
+        self._order.append(fingerprint)
+        if len(self._order) > self.remember:
+            self._ended.pop(self._order.popleft(), None)
 
     def state(self) -> dict[str, object]:
         """The ledger as plain values and arrays, without the entry IDs of parked closes."""
         opened = list(self.open.values())
+        count = len(self._order)
         return {
             "open": [
                 [
@@ -159,8 +164,8 @@ class Ledger:
             "experts": [o.experts for o in opened],
             "votes": [list(o.votes) for o in opened],
             "parked": [parked.data for parked in self.parked.values()],
-            "ended": np.fromiter(self._ended.keys(), np.uint64, len(self._ended)),
-            "ended_closed": np.fromiter(self._ended.values(), np.bool_, len(self._ended)),
+            "ended": np.fromiter(self._order, np.uint64, count),
+            "ended_closed": np.fromiter(map(self._ended.get, self._order), np.bool_, count),
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any], parked_ids: Sequence[str]) -> None:
@@ -176,9 +181,8 @@ class Ledger:
             close = decode(data)
             assert isinstance(close, Close)
             self.park_close(entry_id, data, close)
-        self._ended = OrderedDict(
-            zip(state["ended"].tolist(), state["ended_closed"].tolist(), strict=True)
-        )
+        self._order = deque(state["ended"].tolist())
+        self._ended = dict(zip(self._order, state["ended_closed"].tolist(), strict=True))
 
 
 def _fingerprint(signal_id: str) -> int:
