@@ -76,7 +76,7 @@ class Snapshotter:
         Where they go, and what signs them.
     transport
         Tells the world, and trims the input: when it is longer than it has to be, all that lies
-        below the oldest snapshot of this stream goes.
+        below the oldest snapshot of this stream goes, once there are two.
     config
         How often, and how much input stays in any case.
     """
@@ -155,7 +155,8 @@ class Snapshotter:
         self._transport.notify(lease, encode_event(notice))
         self._untold = None
         kept = [info.manifest.position or START for info in self._kept(manifest.lineage)]
-        if kept and self._transport.length() > self._config.retain:
+        # Below a single one nothing goes: were it damaged, there would be no other way back.
+        if len(kept) > 1 and self._transport.length() > self._config.retain:
             oldest = min(kept, key=order)
             self._log.info("trimmed", entries=self._transport.trim(lease, oldest))
 
