@@ -38,7 +38,7 @@ def whole(scene: "Scene") -> list[Path]:
     key, lineage = snapshot_key_of(scene.config), scene.record.lineage()
     found = []
     for info in scene.snapshots():
-        with suppress(SnapshotError):
+        with suppress(SnapshotError, FileNotFoundError):
             if verify(info.path.read_bytes(), key).lineage == lineage:
                 found.append(info.path)
     return found

@@ -186,10 +186,30 @@ def test_a_standby_interrupted_half_way_applies_nothing_twice(shard, monkeypatch
     assert state_digest(standby.core.state()) == shard.notice().state_digest
 
 
+def test_a_standby_whose_state_has_gone_astray_rebuilds_it_before_it_takes_over(shard):
+    shard.publish(*EVENTS[:60])
+    shard.worker().run(until_idle=True)
+    standby = shard.worker(owner="two")
+    standby._recover(None)
+    standby.core.model.mixture.reset()
+    shard.publish(*EVENTS[60:180])
+    shard.worker(owner="three").run(until_idle=True)
+    shard.publish(*EVENTS[180:])
+    standby.run(until_idle=True, standby=True)
+    core = shard.new_core()
+    run(core, entries(*EVENTS))
+    assert state_digest(standby.core.state()) == state_digest(core.state())
+    assert shard.notice().decisions_digest == core.decisions_digest
+
+
 @pytest.mark.parametrize("standby", [False, True])
 def test_whatever_is_asked_of_a_server_that_is_lost_is_asked_again(shard, standby, monkeypatch):
     shard.config = shard.config.model_copy(
-        update={"snapshots": shard.config.snapshots.model_copy(update={"retain": 10})}
+        update={
+            "snapshots": shard.config.snapshots.model_copy(update={"retain": 10}),
+            # It renews once before it is idle.
+            "worker": shard.config.worker.model_copy(update={"lease_ms": 150}),
+        }
     )
     shard.publish(*EVENTS)
     worker = shard.worker()

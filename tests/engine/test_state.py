@@ -1,0 +1,172 @@
+"""A core that goes on from a snapshot: nothing that matters is left out, and everything matters.
+
+The history has something of all that the state is there for: drift, refits under way while columns
+are added, an expert that fails, copies, closes that wait, signals that expire, obeyed controls.
+"""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from lightgbm.basic import LightGBMError
+from msgspec.structs import replace
+
+from engine.controls import sign
+from engine.core import Core
+from engine.core_config import (
+    CoreConfig,
+    DriftConfig,
+    ExpertConfig,
+    LedgerConfig,
+    RefitConfig,
+)
+from engine.snapshotting import take, to_bytes
+from learners import RefitParams
+from snapshots import read, state_digest
+from streams import Close, Control, Signal, encode
+from tests.engine.histories import KEY, at, close, entries, new_core, run, signal
+
+CONFIG = CoreConfig(
+    ledger=LedgerConfig(expire_days=0.04, park_minutes=20, remember=150),
+    experts={
+        "base_rate": ExpertConfig(kind="base_rate"),
+        "logistic": ExpertConfig(kind="logistic"),
+        "forest": ExpertConfig(kind="forest", params={"n_models": 2}),
+        # Its weights overflow after a few closes.
+        "failing": ExpertConfig(kind="river.linear_model.LogisticRegression", params={"l2": 1e300}),
+    },
+    drift=DriftConfig(delta=0.1),
+    refit=RefitConfig(
+        every=40, lag=25, window=120, holdout=30, tolerance=0.1,
+        params=RefitParams(rounds=5, min_data_in_leaf=10),
+    ),
+)  # fmt: skip
+SIGNALS = 300
+
+
+def control(minute: int) -> Control:
+    blank = Control(command="refit", ts=at(minute), by="ann", reason="to see", sig="0" * 64)
+    return replace(blank, sig=sign(blank, KEY))
+
+
+def eventful() -> Iterator[Signal | Close | Control | bytes]:
+    rng = random.Random(3)
+    closes: dict[int, Close] = {}
+    for i in range(SIGNALS):
+        edge = rng.gauss(0, 1)
+        won = (edge + rng.gauss(0, 0.2) > 0) != (i > 180)
+        ended = close(f"s{i}", i + 8, 1.0 if won else -1.0, exit_reason="target" if won else "stop")
+        if i % 37 == 20:
+            yield ended  # before its signal
+        elif i % 41 != 30:  # those never close, or too late
+            closes[i + 8] = ended
+        elif i + 90 < SIGNALS:
+            closes[i + 90] = ended
+        features = {"edge": edge, f"late{i // 30}": rng.random()}
+        yield signal(f"s{i}", i, symbol=rng.choice(["A", "B"]), features=features)
+        if i in closes:
+            yield closes[i]
+        if i % 50 == 10:
+            yield close(f"ghost{i}", i)
+        if i % 45 == 5:
+            yield b"not JSON"
+        if i % 23 == 7:
+            yield closes.get(i - 3, ended)  # a copy, or one that came early
+            yield signal(f"s{max(0, i - 11)}", i, features={"edge": 9.0})
+        if i in (60, 150, 250):
+            yield control(200 if i == 150 else 60)  # the last is a copy
+
+
+STREAM = entries(*[e if isinstance(e, bytes) else encode(e) for e in eventful()])
+CUTS = range(len(STREAM) // 9, len(STREAM), len(STREAM) // 9)
+
+
+def outputs(core: Core, start: int) -> list[bytes]:
+    return [encode(output) for output in run(core, STREAM[start:])]
+
+
+@pytest.fixture(scope="module")
+def taken() -> dict[int, tuple[bytes, list[bytes], str]]:
+    """At each cut a snapshot, what is put out after it, and the digest at the end."""
+    core, snapshots, later, start = new_core(CONFIG), {}, [], 0
+    for cut in [*CUTS, len(STREAM)]:
+        later.append([encode(output) for output in run(core, STREAM[start:cut])])
+        start = cut
+        snapshots[cut] = to_bytes(take(core, "one", None), KEY + KEY)
+    final = state_digest(core.state())
+    return {
+        cut: (snapshots[cut], [data for part in later[number:] for data in part], final)
+        for number, cut in enumerate(CUTS, 1)
+    }
+
+
+def test_the_history_has_something_of_everything():
+    text = b"".join(outputs(new_core(CONFIG), 0))
+    for word in (
+        b"drift", b"refit_installed", b"expert_failed", b"signal_expired", b"orphan_close",
+        b"late_close", b"invalid", b"refit asked for", b"was obeyed before",
+    ):  # fmt: skip
+        assert word in text, word
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_from_any_snapshot_on_everything_put_out_is_what_it_would_have_been(taken, cut):
+    data, later, final = taken[cut]
+    core = new_core(CONFIG)
+    core.restore(read(data, KEY + KEY).tree)
+    assert outputs(core, cut) == later
+    assert state_digest(core.state()) == final
+
+
+PARTS = (
+    ("time",), ("controls",), ("decisions_digest",), ("counts",), ("transport",),
+    ("ledger", "open", "rows", "experts", "votes"), ("ledger", "parked"),
+    ("ledger", "ended", "ended_closed"),
+    *(("model", part) for part in (
+        "closes", "last_close", "refits", "columns", "failures", "encoder", "history", "panel",
+        "mixture", "monitors", "returns", "window", "schedule",
+    )),
+)  # fmt: skip
+"""All of a core's state, in pieces that can be forgotten one by one."""
+COUNTED = (("counts",), ("decisions_digest",), ("model", "refits"))
+"""What no output shows."""
+
+
+def test_the_pieces_are_all_of_the_state():
+    state = new_core(CONFIG).state()
+    named = {(section, piece) for section, *pieces in PARTS for piece in (pieces or state[section])}
+    assert named == {(section, piece) for section, pieces in state.items() for piece in pieces}
+
+
+def without(state: dict[str, Any], part: tuple[str, ...]) -> dict[str, Any]:
+    """`state`, but for one part, which is as in a new core."""
+    section, *pieces = part
+    new = new_core(CONFIG).state()
+    return state | {
+        section: state[section] | {piece: new[section][piece] for piece in pieces}
+        if pieces
+        else new[section]
+    }
+
+
+@pytest.mark.parametrize("part", PARTS, ids=".".join)
+def test_no_piece_of_the_state_could_be_left_out(taken, part):
+    def told_apart(cut: int) -> bool:
+        data, later, final = taken[cut]
+        core = new_core(CONFIG)
+        try:
+            core.restore(without(read(data, KEY + KEY).tree, part))
+            told = outputs(core, cut) != later
+        except (LightGBMError, LookupError, ValueError):
+            return True
+        return told or (part in COUNTED and state_digest(core.state()) != final)
+
+    assert any(told_apart(cut) for cut in CUTS)
+
+
+@pytest.mark.parametrize("part", PARTS, ids=".".join)
+def test_the_state_digest_covers_every_piece_but_where_the_events_came_from(taken, part):
+    states = [read(data, KEY + KEY).tree for data, _, _ in taken.values()]
+    covered = any(state_digest(without(state, part)) != state_digest(state) for state in states)
+    assert covered == (part != ("transport",))
