@@ -287,7 +287,7 @@ def flushed(scene: Scene) -> None:
     scene.settle()
     with losing(scene):
         scene.client.flushall()
-        scene.record.entries, scene.flushed = [], True
+        scene.record.entries = []
         again = scene.open_signals()
         scene.lost += scene.bot.cursor
     scene.bot.resume(again=again)

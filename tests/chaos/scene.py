@@ -100,7 +100,6 @@ class Scene:
         self._positions = {line: number for number, line in enumerate(lines)}
         self.worker: Worker | None = None
         self.verdict = Verdict()
-        self.flushed = False
         self.lost = 0
         """Entries that servers lost so far."""
         self.resources: dict[int, tuple[int, int]] = {}
@@ -306,7 +305,7 @@ class Scene:
         self.record.poll()
         self.record.require_whole()
         entries: list[RawEntry] = self.record.entries
-        verdict = check(entries, published(self.client), self.new_core(), self.flushed)
+        verdict = check(entries, published(self.client), self.new_core())
         self.verdict.add(verdict)
         return self.verdict
 
