@@ -222,3 +222,24 @@ def test_a_folder_that_went_away_is_an_error(store: SnapshotStore) -> None:
 def test_at_least_one_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         SnapshotStore(tmp_path, KEY, keep=0)
+
+
+def test_a_snapshot_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_is_told_of(
+    store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, rename = os.fsync, Path.rename
+
+    def synced(descriptor: int) -> None:
+        mode = os.fstat(descriptor).st_mode
+        done.append("folder synced" if stat.S_ISDIR(mode) else "file synced")
+        sync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append("renamed")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    store.save(taken(7))
+    assert done == ["file synced", "renamed", "folder synced"]
