@@ -70,7 +70,9 @@ def new_worker(
 ) -> Iterator[Worker]:
     """A worker for the configured shard; what it needs is closed on the way out."""
     keys = keys_of(config)
-    transport = RedisTransport(connection, keys, config.stream.max_outputs)
+    transport = RedisTransport(
+        connection, keys, config.stream.max_outputs, config.stream.max_dead_bytes
+    )
     snapshotter = Snapshotter(
         store_of(config), snapshot_key_of(config), transport, config.snapshots, metrics
     )

@@ -37,6 +37,9 @@ class StreamConfig(Section):
     shard: Annotated[int, Field(ge=0)] = Field(0, description="the shard this worker owns")
     shards: Positive = Field(1, description="shards in all; a signal's is crc32(symbol) % shards")
     max_outputs: Positive = Field(200_000, description="entries kept in each output stream")
+    max_dead_bytes: Positive = Field(
+        64 * 2**20, description="bytes kept of dead letters, each as large as what came"
+    )
 
 
 class WorkerConfig(Section):

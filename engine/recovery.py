@@ -79,8 +79,10 @@ def unusable(
         return f"it belongs to another stream history, {manifest.lineage}"
     if order(position) > order(checkpoint.position):
         return f"it is at {position}, ahead of the checkpoint {checkpoint.position}"
-    if checkpoint.position != START and not reaches_back_to(position):
-        return f"the stream no longer reaches back to its position {position}"
+    # At the checkpoint there is nothing to re-apply, whatever became of the stream.
+    if position != checkpoint.position and not reaches_back_to(position):
+        first = transport.first_id()
+        return f"the stream no longer reaches back to its position {position}: it begins at {first}"
     return None
 
 
@@ -125,6 +127,8 @@ def recover(
         raise _out_of_reach(transport, store, passed_over)
     core = new_core()
     reapplied = reapply(transport, core, START, checkpoint.position, batch, keep_lease)
+    if reapplied != checkpoint.entries:  # Redis 6.2 can't tell before
+        raise _out_of_reach(transport, store, passed_over)
     same = checkpoint.decisions_digest in ("", core.decisions_digest)
     return Recovered(
         core, checkpoint.position, checkpoint.lineage, None, reapplied, passed_over, same
@@ -193,8 +197,9 @@ def _out_of_reach(
     why = "; ".join(str(passed.error) for passed in passed_over) or "there is none"
     return RecoveryError(
         f"no snapshot in {store.directory} can be used ({why}), and the stream doesn't reach"
-        f" back to its beginning (trimmed below {transport.checkpoint().trimmed}); bring back a"
-        " snapshot, or the configuration and libraries it was made with"
+        f" back to its beginning (it begins at {transport.first_id()}, closeloop trimmed it below"
+        f" {transport.checkpoint().trimmed}); bring back a snapshot, or the configuration and"
+        " libraries it was made with"
     )
 
 
@@ -210,7 +215,7 @@ def reapply(
 
     Raises `RecoveryError` when they aren't all there.
     """
-    count = 0
+    first, count = after, 0
     while after != until:
         entries = transport.read(after, batch)
         if not entries or order(entries[-1].id) > order(until):
@@ -225,4 +230,10 @@ def reapply(
         count += len(entries)
         after = entries[-1].id
         keep_lease()
+    # Only now: what is deleted while it is read is skipped by the server without a word.
+    if count and not transport.reaches_back_to(first):
+        raise RecoveryError(
+            f"of the entries after {first} some were deleted, the stream begins at"
+            f" {transport.first_id()}; bring back a snapshot taken later"
+        )
     return count

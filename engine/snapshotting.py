@@ -126,6 +126,10 @@ class Snapshotter:
                 return False
         return True
 
+    def hasten(self) -> None:
+        """Have the next one taken as soon as there is something new to be kept."""
+        self._next = 0
+
     def begin(self, core: Core, lineage: str, position: str) -> None:
         """Freeze `core` now, and write it meanwhile."""
         started = perf_counter()

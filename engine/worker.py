@@ -34,6 +34,7 @@ from streams import (
     ConnectionLost,
     Decision,
     Diverged,
+    InputGap,
     Keys,
     Lease,
     LeaseHeld,
@@ -181,7 +182,8 @@ class Worker:
                     break
                 self._metrics.lag.set(0)
                 # A server that lost its tail is to be found out now, not at the next event.
-                self._patiently(lambda: self._transport.renew(lease, self.position))
+                self._despite_gaps(lease, lambda: self._transport.renew(lease, self.position))
+            self._snapshot_if_due(leading=True)
             self._patiently(lambda: self._snapshotter.settle(lease))
 
     def _follow(self) -> Lease | None:
@@ -208,10 +210,8 @@ class Worker:
     def _catch_up(self) -> bool:
         """Re-apply what was committed since; False when that doesn't go on from our state."""
         checkpoint = self._transport.checkpoint()
-        lineage, passed = self._lineage, order(checkpoint.position) > order(self.position)
+        lineage = self._lineage
         if checkpoint.lineage != lineage or order(checkpoint.position) < order(self.position):
-            return False
-        if passed and not self._transport.reaches_back_to(self.position):
             return False
         # Interrupted half-way, the core is neither here nor there: it won't be gone on from.
         self._lineage = ""
@@ -327,6 +327,24 @@ class Worker:
         self._known = START
         self._snapshotter.set_aside(ahead)
 
+    def _despite_gaps(self, lease: Lease, effect: Callable[[], None]) -> None:
+        """Do it; when input was deleted before it was read, say so first, and go on."""
+        try:
+            self._patiently(effect)
+        except InputGap as gap:
+            self._log.critical("input_gap", detail=str(gap))
+            alert = Alert(
+                ts=datetime.now(UTC),
+                severity="critical",
+                code="input_gap",
+                subject=self.position,
+                message=str(gap),
+            )
+            self._patiently(lambda: self._transport.report_gap(lease, encode(alert)))
+            self._patiently(effect)
+            # From no snapshot before the gap could the state be rebuilt.
+            self._snapshotter.hasten()
+
     def _serve(self, lease: Lease, raw: list[RawEntry]) -> None:
         """Apply a batch, and commit what follows from it."""
         started = renewed = perf_counter()
@@ -338,11 +356,10 @@ class Worker:
                 renewed = perf_counter()
         commit = Commit(self.position, raw[-1].id, len(raw), outputs, self.core.decisions_digest)
         applied = perf_counter()
-        self._patiently(lambda: self._transport.commit(lease, commit))
+        self._despite_gaps(lease, lambda: self._transport.commit(lease, commit))
         self.position = commit.position
         self._attempts = 0
         self._measure(started, applied, perf_counter())
-        self._snapshot_if_due(leading=True)
 
     def _address(self, output: Output, entry_id: str) -> tuple[str, str, bytes]:
         """Stream, ID and bytes of an output. Decisions and outcomes have their cause's ID."""

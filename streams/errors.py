@@ -8,6 +8,7 @@ StreamError
 │   └── WritesRefused   retry: it takes no writes now, and will again once someone mends that
 ├── ConnectionLost      retry: the server can't be reached now
 ├── LeaseHeld           retry later: another worker owns the shard
+├── InputGap            report it and go on: input was deleted unread
 ├── LeaseLost           stop: another worker took the shard over; nothing was published
 └── Diverged            recover: the server's checkpoint isn't the one this worker left there
 
@@ -45,6 +46,10 @@ class ConnectionLost(StreamError):
 
 class LeaseHeld(StreamError):
     """Another worker holds the shard's lease."""
+
+
+class InputGap(StreamError):
+    """Entries of the input were deleted before they were read; the message says where."""
 
 
 class LeaseLost(StreamError):

@@ -33,7 +33,9 @@ from streams.values import timestamp
 SHARDS_REMEMBERED = 100_000
 """How many of its own signals a client remembers the shard of."""
 LOOK_BACK = 1_000
-"""How many recent decisions are searched for an earlier copy of a signal."""
+"""How many recent decisions are searched for a copy of a signal, and dead letters for itself."""
+LETTERS = 20
+"""Dead letters read at once: each may be of a megabyte."""
 
 _BATCH = 1_000
 # Short against any socket time-out, so that an idle stream isn't taken for a lost server.
@@ -204,15 +206,20 @@ def await_decision(receipt: Receipt, timeout: float) -> Conversation[Decision]:
 
 
 def _raise_if_dead(receipt: Receipt, keys: Keys, deadline: float) -> Conversation[None]:
-    letters = yield from _newest(keys.dead, "+", "-", LOOK_BACK, deadline)
-    for entry_id, data in letters:
-        if msgspec.json.encode(receipt.id) in data:
-            letter = decoded(Dead, keys.dead, entry_id, data)
-            if letter.entry_id == receipt.id:
-                raise EventError(
-                    f"signal {receipt.signal_id!r} ({keys.events} {receipt.id}) was refused: "
-                    f"{letter.message}"
-                )
+    newest = "+"
+    for _ in range(0, LOOK_BACK, LETTERS):
+        letters = yield from _newest(keys.dead, newest, "-", LETTERS, deadline)
+        for entry_id, data in letters:
+            if msgspec.json.encode(receipt.id) in data:
+                letter = decoded(Dead, keys.dead, entry_id, data)
+                if letter.entry_id == receipt.id:
+                    raise EventError(
+                        f"signal {receipt.signal_id!r} ({keys.events} {receipt.id}) was refused: "
+                        f"{letter.message}"
+                    )
+        if len(letters) < LETTERS:
+            return
+        newest = f"({letters[-1][0]}"
 
 
 def start_of(key: str, after: str) -> Conversation[str]:

@@ -20,8 +20,10 @@ read
 trimmed, removed
     The ID below which the input was trimmed, and how many entries that removed. Redis 6.2 has no
     entries-added counter; length + removed stands in for it.
-reported
-    The position at which a loss of the server's was last reported.
+reported, gap
+    The positions at which a loss of the server's, and a gap in the input, were last reported.
+dead_entries, dead_bytes
+    What the stream of dead letters holds.
 """
 
 _SHARED = """
@@ -61,6 +63,33 @@ local function fenced(epoch, owner)
   end
 end
 
+-- Whether input after `position` was deleted unread, when `entries` were read from there up to the
+-- ID `last`: then {'GAP', where what is left begins ('' if nothing is), how many are gone ('' where
+-- that can't be told)}. Our own trimming leaves the entry at `position` where it is; while that is
+-- there, so is the rest.
+local function gap(stream, position, entries, last)
+  local first = stream['first-entry'] and stream['first-entry'][1]
+  if position == '0-0' or (first and not after(first, position)) then return end
+  local stored = redis.call('HMGET', checkpoint, 'gap', 'read')
+  if stored[1] == position then return end
+  local gone = nil -- Redis 6.2 doesn't count
+  if stream['entries-added'] then
+    gone = stream['entries-added'] - stream['length'] - tonumber(stored[2])
+  end
+  -- Its end, or the count of what is gone, went back: it was deleted as a whole, and begun anew.
+  if after(last, stream['last-generated-id']) or (gone and gone < 0) then
+    return {'GAP', first or '', ''}
+  end
+  if entries > 0 then
+    -- What was read went too, since: whether more did is seen from there, the next time.
+    if not first or after(first, last) then return end
+    if gone then gone = gone - entries + #redis.call('XRANGE', events, first, last) end
+  elseif not first and stream['last-generated-id'] == position then
+    return
+  end
+  if gone ~= 0 then return {'GAP', first or '', gone and count(gone) or ''} end
+end
+
 local function keep(epoch, owner, ttl)
   redis.call('SET', lease, epoch .. ':' .. owner, 'PX', ttl)
 end
@@ -93,7 +122,11 @@ RENEW = (
 local refusal = fenced(ARGV[1], ARGV[2])
 if refusal then return refusal end
 local position = redis.call('HGET', checkpoint, 'position')
-if ARGV[4] ~= '' and ARGV[4] ~= position then return {'DIVERGED', position or 'none'} end
+if ARGV[4] ~= '' then
+  if ARGV[4] ~= position then return {'DIVERGED', position or 'none'} end
+  refusal = gap(info(events), position, 0, position)
+  if refusal then return refusal end
+end
 keep(ARGV[1], ARGV[2], ARGV[3])
 return {'OK'}
 """
@@ -107,39 +140,82 @@ return {'OK'}
 """
 )
 
-# Arguments: epoch, owner, ttl, expected, position, entries, digest, group, maxlen; then for each
-# output stream (KEYS[4] and on): how many entries, and of each its ID and its bytes.
+# Arguments: epoch, owner, ttl, expected, position, entries, digest, group, maxlen, the key of the
+# dead letters, how many bytes of them are kept; then for each output stream (KEYS[4] and on): how
+# many entries, and of each its ID and its bytes.
 COMMIT = (
     _SHARED
     + """
 local epoch, owner, ttl, expected, position = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local entries, digest, group, maxlen = tonumber(ARGV[6]), ARGV[7], ARGV[8], ARGV[9]
+local dead, maxbytes = ARGV[10], tonumber(ARGV[11])
+-- The sizes of a stream's entries in bytes, oldest first.
+local function sizes(key)
+  local page, at, from = {}, 0, '-'
+  return function()
+    at = at + 1
+    if at > #page then
+      page, at = redis.call('XRANGE', key, from, '+', 'COUNT', 8), 1
+      if #page == 0 then return end
+      from = '(' .. page[#page][1]
+    end
+    local bytes = 0
+    for _, part in ipairs(page[at][2]) do bytes = bytes + #part end
+    return bytes
+  end
+end
+
+-- Trims the dead letters, oldest first and never the newest, after so many entries and bytes were
+-- added. Their size is remembered; if somebody else has trimmed them it is taken again.
+local function bound(key, entries, bytes)
+  local held = redis.call('HMGET', checkpoint, 'dead_entries', 'dead_bytes')
+  local length = redis.call('XLEN', key)
+  if length == entries + tonumber(held[1] or 0) then
+    bytes = bytes + tonumber(held[2] or 0)
+  else
+    bytes = 0
+    for size in sizes(key) do bytes = bytes + size end
+  end
+  local left, next_size = length, sizes(key)
+  while left > 1 and (left > tonumber(maxlen) or bytes > maxbytes) do
+    left, bytes = left - 1, bytes - next_size()
+  end
+  if left < length then redis.call('XTRIM', key, 'MAXLEN', '=', left) end
+  redis.call('HSET', checkpoint, 'dead_entries', left, 'dead_bytes', count(bytes))
+end
 
 local refusal = fenced(epoch, owner)
 if refusal then return refusal end
 local stored = redis.call('HMGET', checkpoint, 'position', 'entries', 'read')
 if stored[1] == position then return {'OK'} end
 if stored[1] ~= expected then return {'DIVERGED', checkpoint, stored[1] or 'none'} end
-local at = 10
+local at = 12
 for k = 4, #KEYS do
   local first, last = ARGV[at + 1], info(KEYS[k])['last-generated-id']
   if first ~= '*' and not after(first, last) then return {'DIVERGED', KEYS[k], last} end
   at = at + 1 + 2 * tonumber(ARGV[at])
 end
 local stream = info(events)
+refusal = gap(stream, expected, entries, position)
+if refusal then return refusal end
 -- At the stream's end the count is known for sure, whatever others deleted from it.
 local read, added = tonumber(stored[3]) + entries, ever_added(stream)
 if stream['last-generated-id'] == position or read > added then read = added end
 entries = tonumber(stored[2]) + entries
 
 -- XADD first: if a right or memory is missing, the first write says so, and nothing is done.
-at = 10
+at = 12
 for k = 4, #KEYS do
-  local stop = at + 2 * tonumber(ARGV[at])
+  local stop, bytes = at + 2 * tonumber(ARGV[at]), 0
   for i = at + 1, stop, 2 do
     redis.call('XADD', KEYS[k], ARGV[i], 'e', ARGV[i + 1])
+    bytes = bytes + 1 + #ARGV[i + 1]
   end
-  redis.call('XTRIM', KEYS[k], 'MAXLEN', '~', maxlen)
+  if KEYS[k] == dead then
+    bound(dead, (stop - at) / 2, bytes)
+  else
+    redis.call('XTRIM', KEYS[k], 'MAXLEN', '~', maxlen)
+  end
   at = stop + 1
 end
 redis.call('HSET', checkpoint, 'position', position, 'decisions_digest', digest,
@@ -167,17 +243,17 @@ return {'OK'}
 """
 )
 
-# The report and the field that remembers it lie on the server together, or neither does. Once
-# something is committed on top, the next loss is another one.
+# The report and the field that remembers it (the last argument) lie on the server together, or
+# neither does. Once something is committed on top, the next report is of something else.
 REPORT = (
     _SHARED
     + """
 local refusal = fenced(ARGV[1], ARGV[2])
 if refusal then return refusal end
-local stored = redis.call('HMGET', checkpoint, 'position', 'reported')
+local stored = redis.call('HMGET', checkpoint, 'position', ARGV[5])
 if stored[1] == stored[2] then return {'OK'} end
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[3], '*', 'e', ARGV[4])
-redis.call('HSET', checkpoint, 'reported', stored[1])
+redis.call('HSET', checkpoint, ARGV[5], stored[1])
 return {'OK'}
 """
 )

@@ -22,7 +22,7 @@ from redis.commands.core import Script
 
 from streams import scripts
 from streams.connection import Connection, translated
-from streams.errors import Diverged, LeaseHeld, LeaseLost, ServerError
+from streams.errors import Diverged, InputGap, LeaseHeld, LeaseLost, ServerError
 from streams.keys import Keys
 
 START = "0-0"
@@ -31,6 +31,11 @@ GROUP = "closeloop"
 """The consumer group on the input that shows the lag to every Redis tool."""
 BLOCK_LIMIT_MS = 5_000
 """No read waits longer, so that the socket's time-out still tells a dead server."""
+READ_BYTES = 4 * 2**20
+"""A read that has so much stops, however many entries it was to have."""
+PAGE = 64
+"""Entries asked for at once. Their size is known only when they are here, so this and the largest
+entry that the server takes bound what a read can hold beyond `READ_BYTES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +122,26 @@ class RedisTransport:
         Which shard.
     retain
         How many entries each output stream keeps, about: older ones are trimmed.
+    retain_dead_bytes
+        How many bytes the stream of dead letters keeps, whose entries are as large as what bots
+        sent: older ones are trimmed, never the newest.
 
     Every method raises `ConnectionLost` and `ServerError` as the connection does. Those that take a
     lease raise `LeaseLost` when a later lease was given out, and `Diverged` when the server has
     forgotten this one, as it does when it lost its tail or was flushed; nothing is written then.
     """
 
-    def __init__(self, connection: Connection, keys: Keys, retain: int = 1_000_000) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        keys: Keys,
+        retain: int = 1_000_000,
+        retain_dead_bytes: int = 64 * 2**20,
+    ) -> None:
         self._connection = connection
         self._keys = keys
         self._retain = retain
+        self._retain_dead_bytes = retain_dead_bytes
         self._own = [keys.checkpoint, keys.lease, keys.events]
         # Replies as they come: redis-py's own conversion of entries costs more than reading them.
         plain = redis.Redis(connection_pool=connection.redis.connection_pool)
@@ -160,7 +175,8 @@ class RedisTransport:
     def renew(self, lease: Lease, expected: str = "") -> None:
         """Make the lease last its full time again. A commit does so too.
 
-        Raises `Diverged` when `expected` is given and isn't the position that is committed.
+        Raises, when `expected` is given, `Diverged` if that isn't the position that is committed,
+        and `InputGap` if input after it was deleted unread, unless that was reported.
         """
         reply = self._connection.retrying(
             lambda: self._guarded(self._renew, lease, [lease.ttl_ms, expected])
@@ -170,6 +186,7 @@ class RedisTransport:
                 f"{self._keys.checkpoint} is at {reply[1].decode()}, where this worker left "
                 f"{expected}; recover from a snapshot"
             )
+        self._require_no_gap(reply, expected)
 
     def release(self, lease: Lease) -> None:
         """Give the lease back, so that another needn't wait. Nothing happens if it isn't ours."""
@@ -198,27 +215,36 @@ class RedisTransport:
         """Up to `count` entries after the ID `after`, in order.
 
         With `block_ms` waits for the first one, at most that long and at most `BLOCK_LIMIT_MS`;
-        without, or when none came, the list may be empty.
+        without, or when none came, the list may be empty. There are fewer once they have
+        `READ_BYTES`.
         """
-        options: list[str | int] = ["COUNT", count]
-        if block_ms is not None:
-            options += ["BLOCK", max(1, min(block_ms, BLOCK_LIMIT_MS))]
-        reply = self._ask("XREAD", *options, "STREAMS", self._keys.events, after)
-        if not reply:
-            return []
-        return [
-            RawEntry(entry_id.decode(), fields[1], None)
-            if len(fields) == 2 and fields[0] == b"e"
-            else _foreign(entry_id, fields)
-            for entry_id, fields in reply[0][1]
-        ]
+        block = () if block_ms is None else ("BLOCK", max(1, min(block_ms, BLOCK_LIMIT_MS)))
+        found: list[RawEntry] = []
+        size = 0
+        while True:
+            page = min(PAGE, count - len(found))
+            reply = self._ask("XREAD", "COUNT", page, *block, "STREAMS", self._keys.events, after)
+            entries = reply[0][1] if reply else []
+            found += [
+                RawEntry(entry_id.decode(), fields[1], None)
+                if len(fields) == 2 and fields[0] == b"e"
+                else _foreign(entry_id, fields)
+                for entry_id, fields in entries
+            ]
+            if len(entries) < page or len(found) == count:
+                return found
+            size += sum(len(field) for _, fields in entries for field in fields)
+            if size >= READ_BYTES:
+                return found
+            after, block = found[-1].id, ()
 
     def commit(self, lease: Lease, batch: Commit) -> None:
         """Publish a batch: its outputs, the new checkpoint, the group's position; renews the lease.
 
         Sent again when the connection drops, which is safe: if the batch is already there, nothing
         more is written. Raises `Diverged` when the server's checkpoint is neither `batch.expected`
-        nor `batch.position`, or an output stream already reaches past the batch; `ValueError` when
+        nor `batch.position`, or an output stream already reaches past the batch; `InputGap` when
+        input after `batch.expected` was deleted unread, unless that was reported; `ValueError` when
         the batch breaks its own rules.
         """
         streams, outputs = _by_stream(batch)
@@ -230,6 +256,8 @@ class RedisTransport:
             batch.decisions_digest,
             GROUP,
             self._retain,
+            self._keys.dead,
+            self._retain_dead_bytes,
             *outputs,
         ]
         reply = self._connection.retrying(
@@ -240,6 +268,7 @@ class RedisTransport:
                 f"{reply[1].decode()} is at {reply[2].decode()}, where this worker left "
                 f"{batch.expected} (it was to commit {batch.position}); recover from a snapshot"
             )
+        self._require_no_gap(reply, batch.expected)
 
     def notify(self, lease: Lease, data: bytes) -> None:
         """Announce a snapshot on `Keys.snapshots`. Not sent again when the connection drops."""
@@ -251,9 +280,14 @@ class RedisTransport:
 
         May be sent again, by another worker too: one loss has one alert.
         """
-        self._connection.retrying(
-            lambda: self._guarded(self._report, lease, [self._retain, data], [self._keys.alerts])
-        )
+        self._report_once(lease, data, "reported")
+
+    def report_gap(self, lease: Lease, data: bytes) -> None:
+        """Publish the alert that input after the checkpoint was deleted unread, and go on from it.
+
+        May be sent again likewise.
+        """
+        self._report_once(lease, data, "gap")
 
     def trim(self, lease: Lease, below: str) -> int:
         """Delete all input below the ID `below` and say how many entries that were.
@@ -308,6 +342,24 @@ class RedisTransport:
             return stream.added in (None, stream.length)
         # Streams are trimmed from the head: if this entry is there, those after it are.
         return bool(self._ask("XRANGE", self._keys.events, position, position))
+
+    def _report_once(self, lease: Lease, data: bytes, field: str) -> None:
+        arguments: list[str | bytes | int] = [self._retain, data, field]
+        self._connection.retrying(
+            lambda: self._guarded(self._report, lease, arguments, [self._keys.alerts])
+        )
+
+    def _require_no_gap(self, reply: Sequence[bytes], position: str) -> None:
+        """Raise `InputGap` if a script says that there is one after `position`."""
+        if reply[0] == b"GAP":
+            begins, gone = reply[1].decode(), reply[2].decode()
+            raise InputGap(
+                f"{self._keys.events}: of the entries after {position}"
+                + (f" and before {begins}, " if begins else " ")
+                + (f"{gone} were" if gone else "perhaps some were")
+                + " deleted before this worker read them; publish them again, and see to it that"
+                f" nobody else trims {self._keys.events}"
+            )
 
     def _input(self) -> "_Input":
         try:

@@ -8,7 +8,10 @@ from engine.recovery import Recovered, recover
 from engine.snapshotting import take, to_bytes
 from snapshots import SnapshotInfo, read, state_digest
 from streams import Connection
-from tests.engine.test_worker import EVENTS, KEY, Shard
+from tests.engine.histories import history
+from tests.engine.test_worker import KEY, Shard
+
+EVENTS = history(70)
 
 
 @pytest.fixture
@@ -75,3 +78,34 @@ def test_snapshots_of_another_stream_history_are_passed_over(shard):
     ] == ["another stream history"] * 2
     assert (found.snapshot, found.reapplied) == (None, len(EVENTS))
     assert state_digest(found.core.state()) == expected
+
+
+def test_a_snapshot_ahead_of_what_is_committed_is_passed_over(shard):
+    newest, older = snapshots(shard)
+    core = shard.new_core()
+    core.restore(read(newest.path.read_bytes(), KEY).tree)
+    ahead = take(core, newest.manifest.lineage, "99999999999999-0")
+    newest.path.write_bytes(to_bytes(ahead, KEY))
+    found = recovered(shard)
+    assert "ahead of the checkpoint" in str(found.passed_over[0].error)
+    assert found.snapshot == str(older.path)
+
+
+def test_what_is_not_committed_yet_is_not_applied(shard):
+    newest, _ = snapshots(shard)
+    shard.publish(*history(5, seed=2))
+    newest.path.unlink()
+    found = recovered(shard)
+    assert found.position == newest.manifest.position
+    assert state_digest(found.core.state()) == newest.manifest.state_digest
+
+
+def test_snapshots_of_another_configuration_are_passed_over(shard):
+    core = shard.config.core.model_copy(update={"seed": 7})
+    shard.config = shard.config.model_copy(update={"core": core})
+    found = recovered(shard)
+    assert ["for another set-up: config" in str(passed.error) for passed in found.passed_over] == [
+        True,
+        True,
+    ]
+    assert (found.snapshot, found.reapplied, found.as_published) == (None, len(EVENTS), False)

@@ -332,6 +332,31 @@ def test_a_refused_signal_is_told_with_the_reason(client: Client, connection: Co
         client.decision(receipt)
 
 
+def test_dead_letters_are_searched_a_few_at_a_time_and_not_for_ever(
+    client: Client, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "LETTERS", 5)
+    monkeypatch.setattr(protocol, "LOOK_BACK", 20)
+    asked: list[int] = []
+    newest = protocol._newest
+
+    def counted(key: str, *arguments: Any) -> Any:
+        asked.extend([arguments[2]] * (key == Keys().dead))
+        return newest(key, *arguments)
+
+    monkeypatch.setattr(protocol, "_newest", counted)
+    receipts = [client.publish(signal(f"s{number}")) for number in range(23)]
+    for receipt in receipts:
+        letter = dead(Keys().events, receipt.id, "invalid", f"why {receipt.id}", b"")
+        put(connection, Keys().dead, encode(letter))
+    for receipt in (receipts[22], receipts[17], receipts[3]):
+        with pytest.raises(EventError, match=f"why {receipt.id}"):
+            client.decision(receipt, timeout=0.01)
+    with pytest.raises(TimeoutError):
+        client.decision(receipts[2], timeout=0.01)
+    assert asked == [5] * (1 + 2 + 4 + 4)
+
+
 def test_a_decision_that_was_trimmed_is_not_waited_for(
     client: Client, connection: Connection
 ) -> None:
