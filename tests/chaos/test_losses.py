@@ -211,7 +211,10 @@ def test_whatever_is_asked_of_a_server_that_is_lost_is_asked_again(shard, standb
             "worker": shard.config.worker.model_copy(update={"lease_ms": 150}),
         }
     )
-    shard.publish(*EVENTS)
+    # A snapshot from before, so that the next one has something to trim.
+    shard.publish(*EVENTS[:120])
+    shard.worker(owner="before").run(until_idle=True)
+    shard.publish(*EVENTS[120:])
     worker = shard.worker()
     core = shard.new_core()
     run(core, entries(*EVENTS))
