@@ -11,6 +11,7 @@ Building an event in Python checks nothing but the fields' names; decoding check
 """
 
 import base64
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from typing import Annotated, Literal, TypeVar
@@ -187,7 +188,7 @@ class Dead(_Event, frozen=True, kw_only=True, tag="dead"):
     entry_id: str
     reason: Annotated[str, Meta(description="a plain code")]
     message: str
-    data: Annotated[str | None, Meta(description="the original bytes, when they are UTF-8")] = None
+    data: Annotated[str | None, Meta(description="the original bytes, when they are text")] = None
     data_base64: Annotated[
         str | None, Meta(description="the original bytes, when they are not")
     ] = None
@@ -290,17 +291,22 @@ def encode(event: Struct) -> bytes:
 
 
 def dead(stream: str, entry_id: str, reason: str, message: str, data: bytes) -> Dead:
-    """A dead letter that keeps the original bytes, whatever they are, up to `MAX_DEAD_BYTES`."""
+    """A dead letter that keeps the original bytes, whatever they are, up to `MAX_DEAD_BYTES`.
+
+    Text that JSON would blow up, such as a megabyte of NULs, goes as base64, too: a server takes no
+    value much larger than those it gave.
+    """
     data = data[:MAX_DEAD_BYTES]
-    try:
-        return Dead(
-            stream=stream, entry_id=entry_id, reason=reason, message=message, data=data.decode()
-        )
-    except UnicodeDecodeError:
-        return Dead(
-            stream=stream,
-            entry_id=entry_id,
-            reason=reason,
-            message=message,
-            data_base64=base64.b64encode(data).decode(),
-        )
+    text: str | None = None
+    with suppress(UnicodeDecodeError):
+        text = data.decode()
+        if len(msgspec.json.encode(text)) > 2 * len(data) + 64:
+            text = None
+    return Dead(
+        stream=stream,
+        entry_id=entry_id,
+        reason=reason,
+        message=message,
+        data=text,
+        data_base64=base64.b64encode(data).decode() if text is None else None,
+    )

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from streams.errors import EventError
 from streams.events import (
+    MAX_DEAD_BYTES,
     MAX_ENTRY_BYTES,
     Close,
+    Dead,
     Decision,
     Input,
     ModelRef,
@@ -128,6 +130,16 @@ def test_a_dead_letter_keeps_the_original_bytes(data: bytes) -> None:
     kept = base64.b64decode(letter.data_base64) if letter.data is None else letter.data.encode()
     assert kept == data
     assert decode_output(type(letter), encode(letter)) == letter
+
+
+@pytest.mark.parametrize("data", [b"\x00" * MAX_DEAD_BYTES, b"\x1b[0m" * 200_000, b'"' * 900_000])
+def test_a_dead_letter_is_never_much_larger_than_what_it_keeps(data: bytes) -> None:
+    letter = decode_output(Dead, encode(dead("events", "1-0", "invalid", "no event", data)))
+    kept = (
+        letter.data.encode() if letter.data_base64 is None else base64.b64decode(letter.data_base64)
+    )
+    assert kept == data
+    assert len(encode(letter)) < 2 * len(data) + 1_000
 
 
 def test_a_decision_survives_the_wire_unchanged() -> None:
