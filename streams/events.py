@@ -143,6 +143,14 @@ class Decision(_Event, frozen=True, kw_only=True, tag="decision"):
     baseline: Baseline | None = None
     kelly_fraction: float | None = None
     probability_interval: tuple[float, float] | None = None
+    return_interval_pct: Annotated[
+        tuple[float, float] | None,
+        Meta(description="where the return lies nine times in ten, percent"),
+    ] = None
+    propensity: Annotated[
+        Probability | None,
+        Meta(description="the chance that a signal like this is taken, at any size"),
+    ] = None
     contributions: dict[str, float] | None = None
 
 
@@ -161,6 +169,10 @@ class Outcome(_Event, frozen=True, kw_only=True, tag="outcome"):
     expected_return_pct: float
     risk: Probability
     size_multiplier: float
+    regime: str | None = None
+    probability_interval: tuple[float, float] | None = None
+    return_interval_pct: tuple[float, float] | None = None
+    propensity: Probability | None = None
     won: bool
     stopped: bool | None = None
     return_pct: float
