@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from river import forest
 
+from engine.evaluation import peers
 from learners.forest import AdaptiveRandomForest
 
 
@@ -115,28 +116,11 @@ class CapyMoa:
         return int(out.size())
 
 
-class VowpalWabbit:
-    """Vowpal Wabbit's logistic regression on all features and their pairs, fed text.
-
-    It has no trees and no seed to it; its state is the model file it writes. An example parsed once
-    can't be used for both: what it has predicted it no longer learns from.
-    """
+class VowpalWabbit(peers.VowpalWabbit):
+    """Vowpal Wabbit as `closeloop compare` runs it; its state is the model file it writes."""
 
     def __init__(self, names: list[str], trees: int, seed: int) -> None:
-        from vowpalwabbit import Workspace
-
-        self._model = Workspace(
-            "--loss_function logistic --link logistic --quiet --interactions ::"
-        )
-
-    def prepare(self, x: dict[str, float]) -> str:
-        return "|f " + " ".join(f"{name}:{value}" for name, value in x.items())
-
-    def predict(self, x: str) -> float:
-        return float(self._model.predict(x))
-
-    def learn(self, x: str, y: bool) -> None:
-        self._model.learn(f"{1 if y else -1} {x}")
+        super().__init__()
 
     def size(self) -> int:
         with TemporaryDirectory() as folder:

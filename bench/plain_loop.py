@@ -8,7 +8,7 @@ scoring and learning, fitting and `Booster.predict`. Turning events into their i
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from math import nan
 from time import perf_counter_ns
 
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from river.forest import ARFClassifier
 
 from engine.core_config import RefitConfig
+from engine.evaluation.peers import lightgbm_params
 from engine.report import SKIPPED_SHARE, log_loss
-from learners import RefitParams
 from streams import Close, Signal
 from streams.tape import Line
 
@@ -141,14 +141,6 @@ def inputs(signal: Signal) -> dict[str, float]:
         elif value is not None:
             x[name] = float(value)
     return x
-
-
-def lightgbm_params(params: RefitParams) -> dict[str, object]:
-    """The engine's refit parameters by LightGBM's names, on one thread as the engine's."""
-    chosen: dict[str, object] = asdict(params)
-    del chosen["rounds"]
-    fixed = {"objective": "binary", "bagging_freq": 1, "seed": 1, "num_threads": 1}
-    return chosen | fixed | {"deterministic": True, "force_row_wise": True, "verbosity": -1}
 
 
 def run_plain(

@@ -5,8 +5,8 @@ no clock and does no I/O; its answers depend on the config and the events so far
 
 The flow of an event:
   not an event          -> dead letter
-  signal                -> scored, decided, opened in the ledger -> decision (-> outcome, when its
-                           close is already here)
+  signal                -> scored, decided, opened in the ledger -> decision (-> an alert when
+                           features have moved, an outcome when its close is already here)
   close                 -> joined to its signal -> learned -> outcome, and what the model found
   control               -> obeyed when its signature holds -> alert
   and event time moving on expires what waited too long -> alerts, dead letters
@@ -20,6 +20,7 @@ from typing import Any
 from engine.controls import Controls
 from engine.core_config import CoreConfig
 from engine.event_time import EventTime
+from engine.exposure import OpenTrades
 from engine.ledger import Ledger, OpenSignal
 from engine.model import Finding, Fitter, Model
 from engine.policy import decide
@@ -76,6 +77,7 @@ class Core:
             timedelta(days=config.ledger.expire_days),
             timedelta(minutes=config.ledger.park_minutes),
         )
+        self.trades = OpenTrades()
         self._time = EventTime()
         self._controls = Controls(control_key)
         self._source = source
@@ -113,22 +115,32 @@ class Core:
         self._advance(signal.ts)
         opened = self._decide(entry.id, signal)
         self.ledger.open[signal.signal_id] = opened
+        for finding in self.model.watch(opened.row):
+            self._alert(signal.ts, finding)
         parked = self.ledger.parked.pop(signal.signal_id, None)
         if parked is not None:
             self._learn(parked.close)
 
     def _decide(self, entry_id: str, signal: Signal) -> OpenSignal:
         score = self.model.score(signal)
-        verdict = decide(score.probability, signal.baseline, self.model.closes, self.config.policy)
+        outlook = score.outlook
+        belief = self.model.belief(signal, score, explored(signal.signal_id, self.config))
+        verdict = decide(
+            belief,
+            self.trades.facing(signal),
+            signal.baseline,
+            self.model.closes,
+            self.config.policy,
+        )
         decision = Decision(
             decision_id=entry_id,
             signal_id=signal.signal_id,
             ts=signal.ts,
             symbol=signal.symbol,
             action=verdict.action,
-            probability=score.probability,
-            expected_return_pct=score.expected_return_pct,
-            risk=score.risk,
+            probability=outlook.probability,
+            expected_return_pct=outlook.expected_return_pct,
+            risk=outlook.risk,
             size_multiplier=verdict.size_multiplier,
             reasons=verdict.reasons,
             model=ModelRef(
@@ -137,28 +149,35 @@ class Core:
                 champion=self.model.champion,
                 config=self._config_digest,
             ),
+            regime=score.regime,
             baseline=signal.baseline,
+            kelly_fraction=verdict.kelly_fraction,
+            probability_interval=outlook.probability_interval,
+            return_interval_pct=outlook.return_interval_pct,
+            propensity=verdict.propensity,
         )
         self.decisions_digest = chain(self.decisions_digest, decision)
         self.counts["decisions"] += 1
         self._out.append(decision)
-        return OpenSignal(
+        opened = OpenSignal(
             signal.signal_id,
             signal.ts,
             signal.symbol,
             signal.side,
             signal.strategy,
             signal.baseline,
+            score.regime,
             verdict.action,
-            score.probability,
-            score.expected_return_pct,
-            score.risk,
             verdict.size_multiplier,
+            verdict.propensity,
             self.model.closes,
+            outlook,
             score.row,
-            score.experts,
+            score.frozen,
             score.votes,
         )
+        self.trades.opened(opened)
+        return opened
 
     # Closes
 
@@ -181,6 +200,8 @@ class Core:
 
     def _learn(self, close: Close) -> None:
         opened = self.ledger.close(close.signal_id)
+        self.trades.ended(opened)
+        outlook = opened.outlook
         findings = self.model.learn(opened, close)
         self.counts["outcomes"] += 1
         self._out.append(
@@ -193,15 +214,19 @@ class Core:
                 strategy=opened.strategy,
                 action=opened.action,
                 baseline=opened.baseline,
-                probability=opened.probability,
-                expected_return_pct=opened.expected_return_pct,
-                risk=opened.risk,
+                probability=outlook.probability,
+                expected_return_pct=outlook.expected_return_pct,
+                risk=outlook.risk,
                 size_multiplier=opened.size_multiplier,
+                regime=opened.regime,
+                probability_interval=outlook.probability_interval,
+                return_interval_pct=outlook.return_interval_pct,
+                propensity=opened.propensity,
                 won=close.return_pct > 0,
                 stopped=None if close.exit_reason is None else close.exit_reason == "stop",
                 return_pct=close.return_pct,
                 executed=close.executed is not False,
-                experts=self.model.by_name(opened.experts),
+                experts=self.model.by_name(opened.frozen.experts),
                 update=self.model.closes,
             )
         )
@@ -232,6 +257,7 @@ class Core:
         for overdue in self.ledger.overdue(now):
             if isinstance(overdue, OpenSignal):
                 self.counts["expired_signals"] += 1
+                self.trades.ended(overdue)
                 message = f"no close came for the signal of {overdue.ts.isoformat()}; given up"
                 self._alert(now, Finding("info", "signal_expired", overdue.signal_id, message))
             else:
@@ -279,7 +305,19 @@ class Core:
         self._time.restore(state["time"])
         self._controls.restore(**state["controls"])
         self.ledger.restore(state["ledger"], state["transport"]["parked"])
+        self.trades = OpenTrades()
+        for opened in self.ledger.open.values():
+            self.trades.opened(opened)
         self.model.restore(state["model"])
+
+
+def explored(signal_id: str, config: CoreConfig) -> bool:
+    """Whether a signal is drawn for exploration: by a hash of its ID and the seed, so that the
+    draw depends on nothing that is known of the signal, and is the same in a replay.
+    """
+    key = config.seed.to_bytes(8, "big")
+    drawn = hashlib.blake2b(signal_id.encode(), digest_size=8, key=key).digest()
+    return int.from_bytes(drawn, "big") < config.policy.exploration_rate * 2.0**64
 
 
 def chain(digest: str, decision: Decision) -> str:

@@ -13,6 +13,8 @@ from learners import RefitParams
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
+Percent = Annotated[float, Field(gt=0.0, le=100.0)]
 Reaction = Literal["alert", "reset", "refit"]
 
 
@@ -57,7 +59,7 @@ class RefitConfig(Section):
 
     enabled: bool = Field(True, description="whether there is a LightGBM expert at all")
     every: Positive = Field(500, description="closes between refits")
-    lag: Positive = Field(400, description="closes from a refit's launch to its installation")
+    lag: Positive = Field(200, description="closes from a refit's launch to its installation")
     window: Positive = Field(8_000, description="newest closes it is fit on")
     holdout: Positive = Field(500, description="newest closes of the window that judge it instead")
     tolerance: Annotated[float, Field(ge=0.0)] = Field(
@@ -75,17 +77,51 @@ class DriftConfig(Section):
     on_mixture: tuple[Reaction, ...] = Field(
         ("alert", "refit"), description="alert; reset: even weights; refit: LightGBM now"
     )
+    features: bool = Field(True, description="whether features are watched for drift, too")
+    feature_reference: Positive = Field(1_000, description="signals that newer ones are held to")
+    feature_window: Positive = Field(500, description="newest signals; checked once as often")
+    feature_level: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.01, description="false discovery rate over all features of a check"
+    )
     on_expert: tuple[Reaction, ...] = Field(
         ("alert",), description="alert; reset: that expert starts anew; refit: LightGBM now"
     )
 
 
 class PolicyConfig(Section):
-    """From a probability to an action."""
+    """From what is believed of a signal to an action and a size."""
 
-    take: Fraction = Field(0.60, description="take at this probability or above")
-    skip: Fraction = Field(0.40, description="skip below this probability")
-    reduced_size: Fraction = Field(0.5, description="size_multiplier of reduce_size")
+    rule: Literal["expected_value", "thresholds"] = Field(
+        "expected_value",
+        description="expected_value: by the expected return, sized by Kelly; thresholds: by the "
+        "probability alone, at full or reduced size",
+    )
+    take_margin_pct: float = Field(
+        0.0, description="take when the lower side of the expected return is above this, percent"
+    )
+    reduce_margin_pct: float = Field(
+        0.0, description="reduce the size when the expected return is above this, percent"
+    )
+    take: Fraction = Field(0.60, description="thresholds: take at this probability or above")
+    skip: Fraction = Field(0.40, description="thresholds: skip below this probability")
+    reduced_size: Share = Field(0.5, description="what the size of reduce_size is multiplied by")
+    kelly_fraction: Share = Field(
+        0.25, description="the share of the full Kelly stake that is put at risk"
+    )
+    max_position_pct: Percent = Field(10.0, description="largest position, percent of equity")
+    max_risk_pct: Percent = Field(
+        1.0, description="most that a mean loss may cost, percent of equity"
+    )
+    max_positions: Annotated[int, Field(ge=1)] = Field(
+        20, description="open trades; with so many open no other is taken"
+    )
+    correlated_cut: Share = Field(
+        0.5, description="what each correlated open trade multiplies the size by"
+    )
+    exploration_rate: Fraction = Field(
+        0.01, description="share of the skipped signals that are taken all the same, to learn"
+    )
+    exploration_size: Share = Field(0.25, description="the size of such a trade")
     warmup_closes: Annotated[int, Field(ge=0)] = Field(
         100, description="closes during which the bot's own baseline is echoed"
     )
@@ -101,7 +137,14 @@ class PolicyConfig(Section):
 
 
 def _default_experts() -> dict[str, ExpertConfig]:
-    return {kind: ExpertConfig(kind=kind) for kind in ("base_rate", "logistic", "bayes", "forest")}
+    alone = {kind: ExpertConfig(kind=kind) for kind in ("logistic", "bayes", "forest")}
+    return {
+        "base_rate": ExpertConfig(kind="base_rate"),
+        "strategy_side": ExpertConfig(kind="group_rate", params={"by": "strategy+side"}),
+        "symbol": ExpertConfig(kind="group_rate", params={"by": "symbol", "min_closes": 20}),
+        "regime": ExpertConfig(kind="group_rate", params={"by": "regime", "min_closes": 50}),
+        **alone,
+    }
 
 
 class CoreConfig(Section):

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import exp, isnan
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from engine.alignment import same
 from engine.core import Core
@@ -18,6 +20,7 @@ from learners.contributions import shapley
 from learners.forest import AdaptiveRandomForest
 from learners.forest_paths import TreePath, by_column, paths
 from learners.linear import Logistic
+from learners.mixture import Mixture
 from streams import Decision, Entry, Signal, encode
 
 _CERTAIN = 700.0  # log odds beyond it overflow
@@ -107,8 +110,12 @@ class Explanation:
     ----------
     row
         The frozen values by column; None: missing.
+    mixed
+        The mixture of `experts`.
+    calibration
+        The corrections of it, and their shares in `probability`.
     probability
-        Of the mixture of `experts`.
+        As decided by.
     terms, forests
         What moved the experts that can tell, by name.
     policy
@@ -123,6 +130,8 @@ class Explanation:
     signal_id: str
     row: dict[str, float | None]
     experts: list[ExpertView]
+    mixed: float
+    calibration: list[ExpertView]
     probability: float
     terms: dict[str, Terms]
     forests: dict[str, ForestView]
@@ -152,10 +161,11 @@ def explain(core: Core, entry: Entry, published: bytes | None = None) -> Explana
         raise ExplainError(f"signal {signal.signal_id!r} was refused: {problem}")
     model = core.model
     closes = model.closes
-    # Scoring changes nothing but which columns there are, and doing it again not even that.
-    score = model.score(signal)
+    score = model.preview(signal)
     names = model.encoder.names
-    experts = _experts(core, score.experts.tolist())
+    forecaster = model.forecaster
+    experts = _shares(forecaster.mixture, score.frozen.experts)
+    calibration = _shares(forecaster.calibration.mixture, score.frozen.calibration)
     terms: dict[str, Terms] = {}
     forests: dict[str, ForestView] = {}
     for expert in experts:
@@ -176,7 +186,9 @@ def explain(core: Core, entry: Entry, published: bytes | None = None) -> Explana
         signal.signal_id,
         {name: None if isnan(x) else x for name, x in zip(names, score.row.tolist(), strict=True)},
         experts,
-        score.probability,
+        calibration[0].probability or 0.0,
+        calibration,
+        score.outlook.probability,
         terms,
         forests,
         core.config.policy,
@@ -187,9 +199,8 @@ def explain(core: Core, entry: Entry, published: bytes | None = None) -> Explana
     )
 
 
-def _experts(core: Core, probabilities: Sequence[float]) -> list[ExpertView]:
-    mixture = core.model.mixture
-    rows = list(zip(mixture.names, probabilities, mixture.weights, strict=True))
+def _shares(mixture: Mixture, probabilities: NDArray[np.float64]) -> list[ExpertView]:
+    rows = list(zip(mixture.names, probabilities.tolist(), mixture.weights, strict=True))
     awake = sum(weight for _, p, weight in rows if not isnan(p))
     return [
         ExpertView(name, None, weight, 0.0)

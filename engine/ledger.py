@@ -22,7 +22,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from learners import Votes
+from learners import Frozen, Outlook, Votes
 from streams.events import Action, Baseline, Close, Side, decode
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -49,15 +49,15 @@ class OpenSignal:
     side: Side
     strategy: str | None
     baseline: Baseline | None
+    regime: str | None
     action: Action
-    probability: float
-    expected_return_pct: float
-    risk: float
     size_multiplier: float
+    propensity: float
     update: int
     """Closes learned before the decision."""
+    outlook: Outlook
     row: NDArray[np.float64]
-    experts: NDArray[np.float64]
+    frozen: Frozen
     votes: Votes
 
 
@@ -155,13 +155,13 @@ class Ledger:
             "open": [
                 [
                     o.signal_id, to_micros(o.ts), o.symbol, o.side, o.strategy, o.baseline,
-                    o.action, o.probability, o.expected_return_pct, o.risk, o.size_multiplier,
-                    o.update,
+                    o.regime, o.action, o.size_multiplier, o.propensity, o.update,
                 ]
                 for o in opened
             ],
+            "outlooks": [list(o.outlook) for o in opened],
             "rows": [o.row for o in opened],
-            "experts": [o.experts for o in opened],
+            "frozen": [list(o.frozen) for o in opened],
             "votes": [list(o.votes) for o in opened],
             "parked": [parked.data for parked in self.parked.values()],
             "ended": np.fromiter(self._order, np.uint64, count),
@@ -171,10 +171,19 @@ class Ledger:
     def restore(self, state: Mapping[str, Any], parked_ids: Sequence[str]) -> None:
         """Go on from `state` and the entry IDs of its parked closes."""
         self.open.clear()
-        frozen = zip(state["rows"], state["experts"], state["votes"], strict=True)
-        for (name, micros, *rest), (row, experts, votes) in zip(state["open"], frozen, strict=True):
+        parts = (state[name] for name in ("open", "outlooks", "rows", "frozen", "votes"))
+        for (name, micros, *rest), outlook, row, frozen, votes in zip(*parts, strict=True):
             voted = tuple((mean, log_odds) for mean, log_odds in votes)
-            fields = [name, from_micros(micros), *rest, row, experts, voted]
+            p, p_interval, expected, deviation, interval, risk = outlook
+            beliefs = Outlook(
+                p,
+                tuple(p_interval),
+                expected,
+                deviation,
+                None if interval is None else tuple(interval),
+                risk,
+            )
+            fields = [name, from_micros(micros), *rest, beliefs, row, Frozen(*frozen), voted]
             self.open[name] = OpenSignal(*fields)
         self.parked.clear()
         for entry_id, data in zip(parked_ids, state["parked"], strict=True):

@@ -11,6 +11,17 @@ LATENCY_BUCKETS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 )  # fmt: skip
 
+FIGURES = {
+    "expert_weight": "Weight of an expert in the mixture",
+    "expert_log_loss": "Mean log loss of an expert, nats, over the closes for which it spoke",
+    "regret": "Nats by which all that was published is behind an expert since the beginning",
+    "calibration_weight": "Weight of a correction of the mixture in what is published",
+    "return_weight": "Weight of a forecast in the expected return",
+    "stop_weight": "Weight of a forecast in the probability of the stop",
+    "interval_coverage": "Share of intervals that held what came, of those made for 0.9",
+}
+"""What the model says of itself: `Forecaster.figures`."""
+
 
 class Metrics:
     """The worker's instruments, in a registry of their own.
@@ -67,12 +78,10 @@ class Metrics:
             "Time spent waiting for refits that were not ready",
             registry=self.registry,
         )
-        self.expert_weight = Gauge(
-            "closeloop_expert_weight",
-            "Weight of an expert in the mixture",
-            ["expert"],
-            registry=self.registry,
-        )
+        self.figures = {
+            name: Gauge(f"closeloop_{name}", meaning, ["of"], registry=self.registry)
+            for name, meaning in FIGURES.items()
+        }
         self.reconnects = Counter(
             "closeloop_reconnects",
             "Times the server was lost and tried again",
@@ -88,13 +97,15 @@ class Metrics:
         """Show the counters and weights of `core()`, the one at work at that moment."""
         for kind in COUNTS:
             self.counts.labels(kind).set_function(partial(_count, core, kind))
-        for i, name in enumerate(core().model.mixture.names):
-            self.expert_weight.labels(name).set_function(partial(_weight, core, i))
+        for name, values in core().model.forecaster.figures().items():
+            for of in values:
+                show = partial(_figure, core, name, of)
+                self.figures[name].labels(of).set_function(show)
 
 
 def _count(core: Callable[[], Core], kind: str) -> float:
     return core().counts[kind]
 
 
-def _weight(core: Callable[[], Core], i: int) -> float:
-    return core().model.mixture.weights[i]
+def _figure(core: Callable[[], Core], name: str, of: str) -> float:
+    return core().model.forecaster.figures()[name][of]

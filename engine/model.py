@@ -1,13 +1,13 @@
 """The learning half of the core: scores a signal, learns from its close, watches itself, refits.
 
 Rules:
-- `score` changes nothing but the encoder's schema (which columns there are).
+- `score` changes nothing but the encoder's schema (which columns there are) and the regime.
 - `learn` updates each expert once, on the vector and the probabilities frozen at the signal.
 - A refit launched at close k is installed at close k + lag exactly. The fit is a pure function of
   the job, so where and when it is computed (another process, after a crash) changes nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from math import log
 from typing import Any, Protocol
@@ -15,21 +15,24 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from drift import DriftMonitors
+from drift import DriftMonitors, FeatureDrift, Regimes
 from engine.core_config import CoreConfig, Reaction
 from engine.ledger import OpenSignal
+from engine.policy import Belief
 from learners import (
     Booster,
     ExpertPanel,
     ExpertSpec,
     FeatureEncoder,
+    Forecaster,
+    Frozen,
     History,
     Mixture,
+    Outlook,
     Refit,
     RefitJob,
     RefitSchedule,
     RefitWindow,
-    Returns,
     Votes,
 )
 from streams.events import Close, Severity, Signal
@@ -38,6 +41,8 @@ CHAMPION = "lightgbm"
 """The name of the refit expert."""
 BASE_RATE = "base_rate"
 """The kind of the expert that the published probability must do no worse than."""
+LOWER_QUARTILE = 0.6745
+"""Standard deviations from a normal distribution's middle to where a quarter of it lies below."""
 MIXTURE = "mixture"
 """The name of the series of the published probability."""
 
@@ -60,14 +65,13 @@ class _Part(Protocol):
 
 @dataclass(slots=True, eq=False)  # not frozen: that takes three times as long to build
 class Score:
-    """What the model believes about a signal."""
+    """What the model believes about a signal, and what its close is learned by."""
 
+    outlook: Outlook
     row: NDArray[np.float64]
-    experts: NDArray[np.float64]
+    frozen: Frozen
     votes: Votes
-    probability: float
-    expected_return_pct: float
-    risk: float
+    regime: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +104,23 @@ class Model:
         self.refits = {"launched": 0, "installed": 0, "rejected": 0}
         self.encoder = FeatureEncoder(config.features.max_columns, config.features.max_categories)
         self.history = History()
+        self.regimes = Regimes()
         specs = [ExpertSpec(name, e.kind, e.params) for name, e in config.experts.items()]
         if config.refit.enabled:
             specs.append(ExpertSpec(CHAMPION, CHAMPION))
         self.panel = ExpertPanel(specs, self.encoder, config.seed)
-        # Half of the prior belief is in what does no harm (G7); the others share the other half.
-        others = sum(spec.model != BASE_RATE for spec in specs)
-        prior = [max(others, 1) if spec.model == BASE_RATE else 1 for spec in specs]
-        self.mixture = Mixture(self.panel.names, prior)
-        self.returns = Returns()
+        base = next(i for i, spec in enumerate(specs) if spec.model == BASE_RATE)
+        self.forecaster = Forecaster(self.panel.names, base, self.panel.voters)
+        drift = config.drift
+        self.features = FeatureDrift(
+            drift.feature_reference, drift.feature_window, drift.feature_window, drift.feature_level
+        )
         self.monitors = DriftMonitors([MIXTURE, *self.panel.names], config.drift.delta)
         self._losses = np.zeros(1 + len(self.panel.names))
         self.window = RefitWindow(config.refit.window, config.refit.lag)
         self.schedule = RefitSchedule(config.refit.every, config.refit.lag)
+        # The champion's twin: returns in usual sizes.
+        self.return_booster = Booster()
         self._fitter = fitter
         # Failures of experts that a finding has told of.
         self._failures: dict[str, int] = {}
@@ -132,6 +140,11 @@ class Model:
         return booster
 
     @property
+    def mixture(self) -> Mixture:
+        """The mixture of the experts, before calibration."""
+        return self.forecaster.mixture
+
+    @property
     def drifts(self) -> dict[str, int]:
         """Alarms so far, by series."""
         return self.monitors.detections
@@ -141,7 +154,8 @@ class Model:
         return self.encoder.problem(signal.features)
 
     def score(self, signal: Signal) -> Score:
-        """What is believed about a signal now."""
+        """What is believed about a signal now, once its regime is noted."""
+        regime = self.regimes.observe(signal.symbol, signal.features)
         row = self.encoder.encode(
             signal.ts,
             signal.symbol,
@@ -149,16 +163,49 @@ class Model:
             signal.strategy,
             signal.features,
             self.history.features(signal.symbol),
+            regime,
         )
-        forecast = self.panel.predict(row)
-        probability = self.mixture.predict(forecast.p)
-        return Score(
-            row,
-            forecast.p,
-            forecast.votes,
-            probability,
-            self.returns.expected_return_pct(probability),
-            self.returns.risk(probability),
+        groups = _groups(signal.symbol, signal.strategy, signal.side, regime)
+        forecast = self.panel.predict(row, groups)
+        alike = _alike(signal.strategy, signal.side)
+        sized = self.return_booster.predict_proba_row(row)
+        outlook, frozen = self.forecaster.predict(forecast, sized, signal.symbol, alike)
+        return Score(outlook, row, frozen, forecast.votes, regime)
+
+    def preview(self, signal: Signal) -> Score:
+        """What `score` would say. Changes nothing but which columns there are."""
+        regimes = self.regimes.state()
+        score = self.score(signal)
+        self.regimes.restore(regimes)
+        return score
+
+    def watch(self, row: NDArray[np.float64]) -> list[Finding]:
+        """Watch the features of a signal that was decided; returns what is to be told."""
+        if not self.config.drift.features:
+            return []
+        moved = self.features.update(row, self.encoder.columns)
+        if not moved:
+            return []
+        told = ", ".join(f"{m.name} ({m.test} {m.statistic:.3f}, p {m.p_value:.1g})" for m in moved)
+        message = f"features have moved against the signals before: {told}"
+        return [Finding("warning", "feature_drift", moved[0].name, message)]
+
+    def belief(self, signal: Signal, score: Score, explore: bool) -> Belief:
+        """What the policy is to know of a signal that was scored."""
+        outlook = score.outlook
+        loss = self.forecaster.mean_loss_pct(signal.symbol)
+        # What a win must bring for the two to make the expected return.
+        p = outlook.probability
+        win = (outlook.expected_return_pct - (1.0 - p) * loss) / p
+        return Belief(
+            p,
+            outlook.probability_interval,
+            outlook.expected_return_pct,
+            outlook.expected_return_pct - LOWER_QUARTILE * outlook.deviation_pct,
+            win,
+            loss,
+            self.regimes.relative_volatility(signal.symbol),
+            explore,
         )
 
     def learn(self, opened: OpenSignal, close: Close) -> list[Finding]:
@@ -168,13 +215,28 @@ class Model:
         findings: list[Finding] = []
         self.closes += 1
         self.last_close = close.signal_id
-        likelihood = opened.probability if won else 1.0 - opened.probability
-        losses = self.mixture.learn(opened.experts, won, self.closes - 1 - opened.update)
-        self.panel.learn(opened.row, won, close.return_pct, stopped, opened.votes)
-        self.returns.learn(close.return_pct, stopped)
+        probability = opened.outlook.probability
+        losses = self.forecaster.learn(
+            opened.outlook,
+            opened.frozen,
+            opened.symbol,
+            _alike(opened.strategy, opened.side),
+            close.return_pct,
+            stopped,
+            self.closes - 1 - opened.update,
+        )
+        groups = _groups(opened.symbol, opened.strategy, opened.side, opened.regime)
+        self.panel.learn(opened.row, won, close.return_pct, stopped, opened.votes, groups)
         self.history.learn(opened.symbol, close.return_pct)
-        self.window.add(opened.row, close.return_pct, opened.ts.timestamp(), close.ts.timestamp())
-        self._losses[0] = -log(likelihood)
+        self.regimes.learn(opened.symbol, close.return_pct)
+        self.window.add(
+            opened.row,
+            close.return_pct,
+            opened.ts.timestamp(),
+            close.ts.timestamp(),
+            opened.frozen.scale,
+        )
+        self._losses[0] = -log(probability if won else 1.0 - probability)
         self._losses[1:] = losses
         for series in self.monitors.update(self._losses):
             self._react(series, findings)
@@ -190,7 +252,7 @@ class Model:
 
     def by_name(self, experts: NDArray[np.float64]) -> dict[str, float]:
         """Experts' probabilities under their names, without those that abstained."""
-        pairs = zip(self.mixture.names, experts.tolist(), strict=True)
+        pairs = zip(self.panel.names, experts.tolist(), strict=True)
         return {name: p for name, p in pairs if p == p}
 
     def _react(self, series: str, findings: list[Finding]) -> None:
@@ -199,9 +261,11 @@ class Model:
         reactions: tuple[Reaction, ...] = drift.on_mixture if series == MIXTURE else drift.on_expert
         if "reset" in reactions:
             if series == MIXTURE:
-                self.mixture.reset()
+                self.forecaster.mixture.reset()
             else:
                 self.panel.reset(series)
+                if series == CHAMPION:
+                    self.return_booster = Booster()
         if "refit" in reactions:
             self.request_refit()
         if "alert" in reactions:
@@ -225,6 +289,8 @@ class Model:
             refit = self._fitter.collect(_refit_id(due.install))
             if refit.accepted and refit.text is not None:
                 self._booster.install(refit.text, refit.id)
+                if refit.returns_text is not None:
+                    self.return_booster.install(refit.returns_text, refit.id)
                 self.refits["installed"] += 1
                 findings.append(Finding("info", "refit_installed", refit.id, refit.reason))
             else:
@@ -242,9 +308,11 @@ class Model:
             id=_refit_id(launched),
             rows=view.rows[:, : self._columns],
             won=view.won,
+            sized=view.sized,
             opened=view.opened,
             closed=view.closed,
             champion=self._booster.text,
+            unseen=None if self.champion is None else launched - _launched(self.champion),
             holdout=self.config.refit.holdout,
             tolerance=self.config.refit.tolerance,
             seed=self.config.seed,
@@ -279,14 +347,33 @@ class Model:
         return {
             "encoder": self.encoder,
             "history": self.history,
+            "regimes": self.regimes,
             "panel": self.panel,
-            "mixture": self.mixture,
+            "forecaster": self.forecaster,
             "monitors": self.monitors,
-            "returns": self.returns,
             "window": self.window,
             "schedule": self.schedule,
+            "return_booster": self.return_booster,
+            "features": self.features,
         }
+
+
+def _alike(strategy: str | None, side: str) -> str:
+    """Trades of the same strategy and side are alike."""
+    return f"{side} {strategy or ''}"
+
+
+def _groups(
+    symbol: str, strategy: str | None, side: str, regime: str | None
+) -> dict[Hashable, str]:
+    return {
+        "symbol": symbol, "strategy": strategy or "", "side": side, "regime": regime or "",
+    }  # fmt: skip
 
 
 def _refit_id(launched: int) -> str:
     return f"refit-{launched}"
+
+
+def _launched(refit_id: str) -> int:
+    return int(refit_id.removeprefix("refit-"))

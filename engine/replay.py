@@ -74,7 +74,7 @@ def figures(core: Core, report: Report, seconds: float) -> dict[str, object]:
     summary = report.summary()
     experts = summary["experts"]
     assert isinstance(experts, dict)
-    weights = dict(zip(core.model.mixture.names, core.model.mixture.weights, strict=True))
+    beliefs = core.model.forecaster.figures()
     return {
         **counts,
         "seconds": seconds,
@@ -84,8 +84,11 @@ def figures(core: Core, report: Report, seconds: float) -> dict[str, object]:
         **summary,
         "actions": dict(report.actions),
         "experts": {
-            name: {**experts.get(name, {}), "weight": weight} for name, weight in weights.items()
+            name: {**experts.get(name, {}), "weight": weight, "regret": beliefs["regret"][name]}
+            for name, weight in beliefs["expert_weight"].items()
         },
+        "calibration_weight": beliefs["calibration_weight"],
+        "interval_coverage": beliefs["interval_coverage"],
         "drifts": core.model.drifts,
         "refits": core.model.refits,
         "champion": core.model.champion,

@@ -1,13 +1,16 @@
 """Features to rows, experts, their mixture, and LightGBM refits. Pure: the same in, the same out.
 
 `encoding` and `history` make rows of signals, `experts` and `panel` turn rows into win
-probabilities, `mixture` makes one of them, `returns` adds the expected return and the risk;
-`window`, `refit` and `booster` fit, judge and score the LightGBM champion.
+probabilities, `forecast` makes of them what is believed of a signal (by `mixture`, `calibration`,
+`expectation` and `conformal`); `window`, `refit` and `booster` fit, judge and score the LightGBM
+champion.
 """
 
 from learners.booster import Booster, ModelTextError, Scorer
 from learners.encoding import FeatureEncoder, pad
 from learners.experts import BaseRate, ExpertError, ExpertSpec
+from learners.forecast import Forecaster, Frozen, Outlook
+from learners.groups import GroupRate
 from learners.history import History
 from learners.mixture import Mixture
 from learners.panel import ExpertPanel, Votes
@@ -23,9 +26,13 @@ __all__ = [
     "ExpertPanel",
     "ExpertSpec",
     "FeatureEncoder",
+    "Forecaster",
+    "Frozen",
+    "GroupRate",
     "History",
     "Mixture",
     "ModelTextError",
+    "Outlook",
     "Refit",
     "RefitJob",
     "RefitParams",

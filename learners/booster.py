@@ -9,7 +9,6 @@ import ctypes
 import weakref
 from collections.abc import Hashable, Mapping
 from hashlib import sha256
-from importlib import import_module
 from math import isnan, nan
 from typing import cast
 
@@ -18,13 +17,15 @@ from numpy.typing import NDArray
 from river.base import Classifier
 from river.base.typing import ClfTarget
 
+from learners.lean_lightgbm import lightgbm
+
 # Constants of LightGBM's c_api.h.
 _FLOAT32 = 0
 _PREDICT_NORMAL = 0
 
 # A handle of our own on the library that lightgbm has loaded, so that the argument types declared
 # here don't change how lightgbm itself calls it.
-_C = ctypes.CDLL(import_module("lightgbm.basic")._LIB._name)
+_C = ctypes.CDLL(lightgbm.basic._LIB._name)
 _C.LGBM_GetLastError.restype = ctypes.c_char_p
 _C.LGBM_BoosterFree.argtypes = [ctypes.c_void_p]
 _C.LGBM_FastConfigFree.argtypes = [ctypes.c_void_p]

@@ -6,11 +6,11 @@ trees*, Nature Machine Intelligence 2.
 
 from typing import cast
 
-import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
 from learners.encoding import pad
+from learners.lean_lightgbm import lightgbm
 
 
 def shapley(text: str, row: NDArray[np.float64]) -> tuple[list[float], float]:

@@ -71,7 +71,8 @@ class FeatureEncoder:
         self._kinds: dict[str, Kind] = {}
         self._numbers: dict[str, int] = {}  # numbers and bools: their column
         self._categories: dict[str, _Category] = {}
-        self._own = {name: _Category(f"@{name}") for name in ("symbol", "side", "strategy")}
+        own = ("symbol", "side", "strategy", "regime")
+        self._own = {name: _Category(f"@{name}") for name in own}
         # numpy takes three times as long to make an array of floats.
         self._pack = Struct("=0d")
 
@@ -79,6 +80,11 @@ class FeatureEncoder:
     def names(self) -> list[str]:
         """The columns' names, in order. A row's names are the first ``len(row)`` of them."""
         return list(self._names)
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns' names, in order; not a copy, so not to be kept."""
+        return self._names
 
     def problem(self, features: Mapping[str, Feature]) -> str | None:
         """Why these features can't be encoded, for a person; None when they can. Changes nothing.
@@ -105,6 +111,7 @@ class FeatureEncoder:
         strategy: str | None,
         features: Mapping[str, Feature],
         history: Sequence[float],
+        regime: str | None = None,
     ) -> NDArray[np.float64]:
         """The row of one signal, of shape (columns so far,), read-only. New features get their
         columns first.
@@ -135,6 +142,8 @@ class FeatureEncoder:
         self._one_hot(own["side"], side, row)
         if strategy is not None:
             self._one_hot(own["strategy"], strategy, row)
+        if regime is not None:
+            self._one_hot(own["regime"], regime, row)
         if self._pack.size != 8 * len(row):
             self._pack = Struct(f"={len(row)}d")
         return np.frombuffer(self._pack.pack(*row))

@@ -20,6 +20,7 @@ from river.base.typing import ClfTarget
 from learners.bayes import GaussianBayes
 from learners.booster import Booster
 from learners.forest import AdaptiveRandomForest
+from learners.groups import GroupRate
 from learners.linear import Logistic
 
 _NEVER = 2**62
@@ -90,9 +91,9 @@ class ExpertSpec:
     name
         What it is called in decisions and metrics.
     model
-        `base_rate`, `logistic`, `bayes`, `forest`, `lightgbm`, `river_logistic` or `river_bayes`
-        (River's own, which `logistic` and `bayes` are held to), or the path of a River classifier
-        such as ``river.tree.HoeffdingAdaptiveTreeClassifier``.
+        `base_rate`, `group_rate`, `logistic`, `bayes`, `forest`, `lightgbm`,
+        `river_logistic` or `river_bayes` (River's own, which `logistic` and `bayes` are held to),
+        or the path of a River classifier such as ``river.tree.HoeffdingAdaptiveTreeClassifier``.
     params
         Its constructor's arguments.
     """
@@ -148,6 +149,7 @@ def _river_logistic(l2: float = 0.0, intercept_lr: float = 0.01) -> Classifier:
 # the start.
 _NAMED: dict[str, Callable[..., Classifier] | str] = {
     "base_rate": BaseRate,
+    "group_rate": GroupRate,
     "logistic": Logistic,
     "bayes": GaussianBayes,
     "forest": AdaptiveRandomForest,

@@ -26,6 +26,7 @@ from learners.experts import (
     build,
 )
 from learners.forest import UNKNOWN_VOTES
+from learners.groups import GroupRate
 
 LOWEST, HIGHEST = 0.001, 0.999
 """No expert is believed to be surer than this."""
@@ -39,11 +40,14 @@ class Forecast(NamedTuple):
     """What a panel says of a row.
 
     `p` holds each expert's win probability within [0.001, 0.999], NaN where it abstains, of shape
-    (experts,); `votes`, a pair a voter, are to be handed back when the outcome is known.
+    (experts,); `votes`, a pair a voter, are to be handed back when the outcome is known. `returns`
+    and `stops` are what the voters say of the return, in percent, and of the stop's probability.
     """
 
     p: NDArray[np.float64]
     votes: Votes
+    returns: list[float]
+    stops: list[float]
 
 
 class ExpertPanel:
@@ -69,8 +73,9 @@ class ExpertPanel:
         self._models = [build(spec, seed, encoder.max_columns) for spec in specs]
         # Asked once: checking a protocol takes longer than most experts do.
         self._speaks = [_language(model) for model in self._models]
-        # A base rate has its prior; a booster abstains by itself.
-        self._at_once = [isinstance(model, BaseRate | Booster) for model in self._models]
+        # A base rate has its prior; a booster abstains by itself, and so does a group's rate.
+        own = BaseRate | GroupRate | Booster
+        self._at_once = [isinstance(model, own) for model in self._models]
         self._classes = [[False, False] for _ in specs]  # saw a loss, saw a win
         self._failures: list[tuple[int, str]] = [(0, "") for _ in specs]
         self.failed = 0
@@ -89,19 +94,28 @@ class ExpertPanel:
         found = zip(self.names, self._failures, strict=True)
         return {name: failure for name, failure in found if failure[0]}
 
-    def predict(self, row: NDArray[np.float64]) -> Forecast:
-        """What each expert says of `row`.
+    @property
+    def voters(self) -> int:
+        """How many experts forecast returns and stops, too."""
+        return self._speaks.count("votes")
+
+    def predict(self, row: NDArray[np.float64], groups: Mapping[Hashable, str]) -> Forecast:
+        """What each expert says of `row`, and of the groups that its signal belongs to.
 
         An expert abstains when it has no champion, has not seen a win and a loss yet, or failed.
         One whose answer isn't a number has overflowed and starts afresh.
         """
         votes: list[tuple[float, float]] = []
+        returns: list[float] = []
+        stops: list[float] = []
         view: dict[Hashable, float] | None = None
         out = [nan] * len(self._models)
         for i, model in enumerate(self._models):
             speaks = self._speaks[i]
             if speaks == "votes":
                 votes.append(UNKNOWN_VOTES)
+                returns.append(nan)
+                stops.append(nan)
             if not self._at_once[i] and self._classes[i] != _BOTH:
                 continue
             try:
@@ -110,11 +124,15 @@ class ExpertPanel:
                     if p != p and self._at_once[i]:
                         continue
                 elif speaks == "votes":
-                    (p, _, _), votes[-1] = cast(Voter, model).predict_with_votes(row)
+                    said, votes[-1] = cast(Voter, model).predict_with_votes(row)
+                    p, returns[-1], stops[-1] = said
                 else:
-                    if view is None:
-                        view = self._view(row)
-                    answer = model.predict_proba_one(view)
+                    if speaks == "groups":
+                        answer = cast(GroupRate, model).predict_proba_one(groups)
+                    else:
+                        if view is None:
+                            view = self._view(row)
+                        answer = model.predict_proba_one(view)
                     if not answer:
                         continue
                     p = float(answer.get(True, 0.0))
@@ -126,7 +144,7 @@ class ExpertPanel:
                 self.reset(self.names[i])
             else:
                 out[i] = LOWEST if p < LOWEST else HIGHEST if p > HIGHEST else p
-        return Forecast(np.array(out), tuple(votes))
+        return Forecast(np.array(out), tuple(votes), returns, stops)
 
     def learn(
         self,
@@ -135,10 +153,12 @@ class ExpertPanel:
         return_pct: float,
         stopped: bool | None,
         votes: Votes,
+        groups: Mapping[Hashable, str],
     ) -> None:
         """Teach each expert one close, once. One that fails half-way starts afresh.
 
-        `row` and `votes` are those of the signal, `stopped` is None when the bot didn't say.
+        `row`, `votes` and `groups` are those of the signal, `stopped` is None when the bot
+        didn't say.
         """
         view: dict[Hashable, float] | None = None
         ended = nan if stopped is None else float(stopped)
@@ -152,6 +172,8 @@ class ExpertPanel:
                 elif speaks == "votes":
                     vote = next(cast_then)
                     cast(Voter, model).learn_row(row, won, return_pct, ended, vote)
+                elif speaks == "groups":
+                    cast(GroupRate, model).learn_one(groups, won)
                 else:
                     if view is None:
                         view = self._view(row)
@@ -199,8 +221,10 @@ class ExpertPanel:
         self.failed += 1
 
 
-def _language(model: Classifier) -> Literal["rows", "votes", "names"]:
+def _language(model: Classifier) -> Literal["rows", "votes", "groups", "names"]:
     """How an expert wants to be spoken to."""
+    if isinstance(model, GroupRate):
+        return "groups"
     if isinstance(model, Voter):
         return "votes"
     return "rows" if isinstance(model, RowExpert) else "names"

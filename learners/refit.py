@@ -6,15 +6,18 @@ lost can be done again. It may run anywhere; a job and its result are plain data
 
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Any
 
-import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
 from learners.booster import ModelTextError, Scorer
+from learners.lean_lightgbm import lightgbm
 
 _CLIP = 0.001
 """Probabilities are judged as they would be published: within [0.001, 0.999]."""
+_FARTHEST = 4.0
+"""Returns are cut to this many usual sizes either way: squared error would see little else."""
 _STRAGGLERS = 20
 """One held-out close in this many may be left out of judging, those that opened first."""
 
@@ -23,11 +26,14 @@ _STRAGGLERS = 20
 class RefitParams:
     """LightGBM's parameters, by its names.
 
-    The defaults make a small model, fast to fit. Holding it down further costs more on real
-    structure than it saves on noise: harm is the mixture's to stop.
+    The defaults make a small model, fast to fit, that grows past `rounds` up to `max_rounds` as
+    long as that helps on the closes held out. Holding it down further costs more on real structure
+    than it saves on noise: harm is the mixture's to stop.
     """
 
     rounds: int = 30
+    max_rounds: int = 200
+    patience: int = 10
     num_leaves: int = 15
     learning_rate: float = 0.1
     min_data_in_leaf: int = 50
@@ -50,10 +56,14 @@ class RefitJob:
         Encoded rows in the order of their closes, float32, of shape (closes, columns).
     won
         Their labels, bool, of shape (closes,).
+    sized
+        Their returns in usual sizes, float64; None: no model of returns is fitted.
     opened, closed
         When each trade's signal and close happened, seconds since 1970, float64.
     champion
         The installed model's text, None when there is none.
+    unseen
+        How many of the newest closes the champion was not fitted on; None: all that judge.
     holdout
         How many of the newest closes judge and don't train; at most a fifth of the window does.
     tolerance
@@ -67,7 +77,9 @@ class RefitJob:
     won: NDArray[np.bool_]
     opened: NDArray[np.float64]
     closed: NDArray[np.float64]
+    sized: NDArray[np.float64] | None = None
     champion: str | None = None
+    unseen: int | None = None
     holdout: int = 500
     tolerance: float = 0.0002
     seed: int = 1
@@ -90,6 +102,8 @@ class Refit:
         The challenger's model text; None when none could be fitted.
     digest
         The SHA-256 of `text`, in hex.
+    returns_text
+        A second model's text, of the return in usual sizes; None when there is none.
     trained_on, held_out
         Closes that trained it, closes that judged it.
     challenger_log_loss, champion_log_loss, base_rate_log_loss
@@ -107,6 +121,7 @@ class Refit:
     challenger_log_loss: float | None = None
     champion_log_loss: float | None = None
     base_rate_log_loss: float | None = None
+    returns_text: str | None = None
 
 
 def split(job: RefitJob) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -145,27 +160,33 @@ def fit(job: RefitJob) -> Refit:
         why = f"each of the {len(won)} closes to train on is {what}"
         return Refit(job.id, False, f"No challenger: {why}.", None, None, len(won), len(held))
 
-    text = _train(job, job.rows[train], won)
+    data, params = _dataset(job)
+    booster = _judged(job, data, params, train, held)
     labels = job.won[held]
-    challenger = _losses(text, job.rows[held], labels)
+    challenger = _losses(str(booster.model_to_string()), job.rows[held], labels)
     rate = (wins + 1) / (len(won) + 2)
     base_rate = np.where(labels, -np.log(rate), -np.log(1.0 - rate))
+    unseen = len(held) if job.unseen is None else min(job.unseen, len(held))
+    champion = _champion_losses(job, held[len(held) - unseen :])
     loss = float(challenger.mean())
     champion_loss = None
-    if job.champion is None:
+    if champion is None:
+        unseen = len(held)
         behind = challenger - base_rate
         margin = 2.0 * float(behind.std()) / len(held) ** 0.5
         accepted = float(behind.mean()) <= margin
         against = f"the base rate's {base_rate.mean():.4f} (two standard errors: {margin:.4f})"
     else:
-        champion_loss = _champion_loss(job.champion, job.rows[held], labels)
+        loss = float(challenger[len(held) - unseen :].mean())
+        champion_loss = float(champion.mean())
         accepted = loss <= champion_loss + job.tolerance
         against = f"the champion's {champion_loss:.4f} (tolerance {job.tolerance:g})"
     verdict = "is no worse than" if accepted else "is worse than"
+    text, returns_text = _final(job, data, params, booster.current_iteration())
     return Refit(
         id=job.id,
         accepted=accepted,
-        reason=f"The challenger's log loss {loss:.4f} on {len(held)} held-out closes "
+        reason=f"The challenger's log loss {loss:.4f} on {unseen} held-out closes "
         f"{verdict} {against}.",
         text=text,
         digest=sha256(text.encode()).hexdigest(),
@@ -174,13 +195,14 @@ def fit(job: RefitJob) -> Refit:
         challenger_log_loss=loss,
         champion_log_loss=champion_loss,
         base_rate_log_loss=float(base_rate.mean()),
+        returns_text=returns_text,
     )
 
 
-def _train(job: RefitJob, rows: NDArray[np.float32], won: NDArray[np.bool_]) -> str:
+def _dataset(job: RefitJob) -> tuple[Any, dict[str, object]]:
+    """All rows, binned once, and LightGBM's parameters."""
     chosen = job.params
-    params = {
-        "objective": "binary",
+    params: dict[str, object] = {
         "num_leaves": chosen.num_leaves,
         "learning_rate": chosen.learning_rate,
         "min_data_in_leaf": chosen.min_data_in_leaf,
@@ -198,9 +220,57 @@ def _train(job: RefitJob, rows: NDArray[np.float32], won: NDArray[np.bool_]) -> 
         "verbosity": -1,
     }
     # Columns keep LightGBM's own names: a feature may be called what its model text can't hold.
-    data = lightgbm.Dataset(rows, won.astype(np.float32), params=params)
-    booster = lightgbm.train(params, data, num_boost_round=chosen.rounds)
-    return str(booster.model_to_string())
+    data = lightgbm.Dataset(
+        job.rows, job.won.astype(np.float32), params=params, free_raw_data=False
+    )
+    return data.construct(), params
+
+
+def _judged(
+    job: RefitJob,
+    data: Any,
+    params: dict[str, object],
+    train: NDArray[np.intp],
+    held: NDArray[np.intp],
+) -> Any:
+    """A model of the closes that train, as long as it gets better on those that judge.
+
+    It has `rounds` rounds in any case: on noise, where the best number is a matter of luck, so few
+    do no harm. Where there is more to learn, it goes on until `patience` rounds have not helped.
+    """
+    chosen = job.params
+    booster = lightgbm.Booster(params | {"objective": "binary"}, data.subset(train.tolist()))
+    booster.add_valid(data.subset(held.tolist()), "held")
+    best, best_rounds, done = float("inf"), 0, 0
+    while done < chosen.max_rounds:
+        if done >= chosen.rounds and done - best_rounds >= chosen.patience:
+            break
+        stuck = booster.update()
+        done = booster.current_iteration()
+        loss = booster.eval_valid()[0][2]
+        if loss < best:
+            best, best_rounds = loss, done
+        if stuck:
+            break
+    for _ in range(done - max(best_rounds, min(chosen.rounds, done))):
+        booster.rollback_one_iter()
+    return booster
+
+
+def _final(
+    job: RefitJob, data: Any, params: dict[str, object], rounds: int
+) -> tuple[str, str | None]:
+    """The models to install, of wins and of returns: fitted on every close there is.
+
+    The newest closes, which judged, are worth most. That trades overlap doesn't matter any more.
+    """
+    won = lightgbm.train(params | {"objective": "binary"}, data, rounds)
+    if job.sized is None:
+        return str(won.model_to_string()), None
+    sized = np.clip(job.sized, -_FARTHEST, _FARTHEST)
+    data.set_label(sized.astype(np.float32))
+    returns = lightgbm.train(params | {"objective": "regression"}, data, job.params.rounds)
+    return str(won.model_to_string()), str(returns.model_to_string())
 
 
 def _losses(text: str, rows: NDArray[np.float32], won: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -210,8 +280,11 @@ def _losses(text: str, rows: NDArray[np.float32], won: NDArray[np.bool_]) -> NDA
     return -np.log(np.where(won, p, 1.0 - p))
 
 
-def _champion_loss(text: str, rows: NDArray[np.float32], won: NDArray[np.bool_]) -> float:
+def _champion_losses(job: RefitJob, held: NDArray[np.intp]) -> NDArray[np.float64] | None:
+    """On closes that the champion has not seen; None when there is nothing to defend."""
+    if job.champion is None or not len(held):
+        return None
     try:
-        return float(_losses(text, rows, won).mean())
+        return _losses(job.champion, job.rows[held], job.won[held])
     except ModelTextError:  # a champion that can't be read can't be defended
-        return float("inf")
+        return np.full(len(held), np.inf)

@@ -33,6 +33,12 @@ class Returns:
         loss, win = (total / (weight + 1.0) for weight, total, _, _ in self._sums)
         return p * win + (1.0 - p) * loss
 
+    @property
+    def mean_loss_pct(self) -> float:
+        """What a losing trade returns, percent, at most 0."""
+        weight, total, _, _ = self._sums[0]
+        return total / (weight + 1.0)
+
     def risk(self, p: float) -> float:
         """The probability that the trade ends at its stop, when the win probability is `p`."""
         loss, win = ((stops + 1.0) / (weight + 2.0) for _, _, weight, stops in self._sums)

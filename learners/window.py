@@ -23,6 +23,7 @@ class WindowView:
     rows: NDArray[np.float32]
     won: NDArray[np.bool_]
     returns: NDArray[np.float64]
+    sized: NDArray[np.float64]
     opened: NDArray[np.float64]
     closed: NDArray[np.float64]
 
@@ -47,13 +48,21 @@ class RefitWindow:
         self.columns = 0
         """Of the widest row so far."""
         self._rows = np.full((self._capacity, 0), nan, np.float32)
-        # Return in percent, opened, closed.
-        self._facts = np.zeros((self._capacity, 3))
+        # Return in percent and in usual sizes, opened, closed.
+        self._facts = np.zeros((self._capacity, 4))
 
     def add(
-        self, row: NDArray[np.float64], return_pct: float, opened: float, closed: float
+        self,
+        row: NDArray[np.float64],
+        return_pct: float,
+        opened: float,
+        closed: float,
+        usual_pct: float = 1.0,
     ) -> None:
-        """Take in one close: its row as decided, its return, its times in seconds since 1970."""
+        """Take in one close: its row as decided, its return, its times in seconds since 1970.
+
+        `usual_pct` is the usual size of such a return.
+        """
         columns = len(row)
         if columns > self.columns:
             self._widen(columns)
@@ -62,7 +71,7 @@ class RefitWindow:
         held[:columns] = row
         if columns < self.columns:
             held[columns:] = nan
-        self._facts[at] = (return_pct, opened, closed)
+        self._facts[at] = (return_pct, return_pct / usual_pct, opened, closed)
         self.closes += 1
 
     def at(self, closes: int) -> WindowView:
@@ -84,6 +93,7 @@ class RefitWindow:
             "closes": self.closes,
             "rows": held.rows,
             "returns": held.returns,
+            "sized": held.sized,
             "opened": held.opened,
             "closed": held.closed,
         }
@@ -97,7 +107,7 @@ class RefitWindow:
         self._widen(rows.shape[1])
         at = np.arange(self.closes - len(rows), self.closes) % self._capacity
         self._rows[at, : rows.shape[1]] = rows
-        for column, name in enumerate(("returns", "opened", "closed")):
+        for column, name in enumerate(("returns", "sized", "opened", "closed")):
             self._facts[at, column] = cast(NDArray[np.float64], state[name])
 
     def _view(self, start: int, stop: int) -> WindowView:
@@ -106,8 +116,9 @@ class RefitWindow:
             rows=self._held(self._rows[:, : self.columns], start, stop),
             won=facts[:, 0] > 0.0,
             returns=facts[:, 0].copy(),
-            opened=facts[:, 1].copy(),
-            closed=facts[:, 2].copy(),
+            sized=facts[:, 1].copy(),
+            opened=facts[:, 2].copy(),
+            closed=facts[:, 3].copy(),
         )
 
     def _held(self, ring: NDArray[T], start: int, stop: int) -> NDArray[T]:

@@ -1,15 +1,27 @@
 """The command line, `closeloop COMMAND`: a module a group of commands; errors become one line here.
 
-Exit status: 0 done; 1 a check failed (`doctor`, `snapshots verify`); 2 bad usage or configuration;
-3 the server can't be reached or used; 4 a tape can't be read; 5 the shard's lease is lost or held
-by another worker; 6 the state can't be recovered; 130 interrupted.
+Exit status: 0 done; 1 a check failed (`doctor`, `audit`, `snapshots verify`); 2 bad usage or
+configuration; 3 the server can't be reached or used; 4 a tape can't be read; 5 the shard's lease is
+lost or held by another worker; 6 the state can't be recovered; 130 interrupted.
 """
 
 import sys
 
 import typer
 
-from engine.cli import live, proof, setup, snapshot, tape
+from engine.cli import (
+    audit,
+    compare,
+    evaluate,
+    features,
+    importing,
+    live,
+    proof,
+    setup,
+    snapshot,
+    tape,
+    tune,
+)
 from engine.config import ConfigError
 from engine.http import HttpError
 from engine.recovery import RecoveryError
@@ -28,7 +40,13 @@ live.add_to(app)
 tape.add_to(app)
 proof.add_to(app)
 snapshot.add_to(app)
+audit.add_to(app)
+compare.add_to(app)
+evaluate.add_to(app)
+importing.add_to(app)
 setup.add_to(app)
+features.add_to(app)
+tune.add_to(app)
 
 # The first match counts.
 _STATUS: tuple[tuple[type[Exception], int], ...] = (

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from engine.config import Config, StreamConfig, load_config
+from engine.config import Config, ConfigError, StreamConfig, load_config
 
 ConfigOption = Annotated[
     Path | None,
@@ -77,6 +77,19 @@ def busy(what: str) -> Iterator[None]:
         return
     with console.status(what):
         yield
+
+
+@contextmanager
+def evaluation_extra() -> Iterator[None]:
+    """Around the import of a module of `engine.evaluation`: says what to install when it lacks."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "engine":
+            raise
+        raise ConfigError(
+            f'{error.name} is not installed; run: pip install "closeloop[evaluate]"'
+        ) from error
 
 
 def print_table(title: str, columns: list[str], rows: list[list[object]]) -> None:

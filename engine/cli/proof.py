@@ -288,15 +288,25 @@ def _show(explanation: Explanation) -> None:
         ["expected_return_pct", decision.expected_return_pct],
         ["risk", decision.risk],
         ["reasons", ", ".join(decision.reasons)],
-        ["take at or above", policy.take],
-        ["skip below", policy.skip],
+        ["regime", decision.regime],
+        ["propensity", decision.propensity],
+        ["rule", policy.rule],
+        *(
+            [["take at or above", policy.take], ["skip below", policy.skip]]
+            if policy.rule == "thresholds"
+            else [
+                ["lower side, to take above", policy.take_margin_pct],
+                ["expected return, to reduce above", policy.reduce_margin_pct],
+            ]
+        ),
         ["closes learned", explanation.closes],
         ["warm-up until closes", policy.warmup_closes],
         ["as published", said[explanation.as_published]],
     ]
     print_table(f"decision of {explanation.signal_id}", ["", "value"], rows)
     rows = [[one.name, one.probability, one.weight, one.share] for one in explanation.experts]
-    rows.append(["mixture", explanation.probability, None, None])
+    rows += [[one.name, one.probability, one.weight, one.share] for one in explanation.calibration]
+    rows.append(["published", explanation.probability, None, None])
     print_table("experts", ["", "probability", "weight", "share"], rows)
     for name, terms in explanation.terms.items():
         title = f"{name}: what moved its log odds ({terms.method})"

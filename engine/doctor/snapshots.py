@@ -4,7 +4,9 @@ import os
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from drift import FeatureDrift
 from engine.bootstrap import KEY_FILE, store_of
 from engine.config import Config
 from engine.doctor.diagnosis import Diagnosis, from_error
@@ -68,6 +70,7 @@ def _newest_usable(config: Config, transport: RedisTransport | None) -> Iterator
             yield Diagnosis("warning", "snapshot", str(found.error), mend)
         else:
             yield _sound(found)
+            yield _features(config, found)
             return
     if transport is not None and not transport.reaches_back_to(START):
         seen = "none can be used, and the stream doesn't reach back to its beginning"
@@ -90,6 +93,29 @@ def _sound(found: Snapshot) -> Diagnosis:
     shown = timedelta(seconds=round(age.total_seconds()))
     seen = f"the newest holds {manifest.events:,} events, is whole and {shown} old"
     return Diagnosis("ok", "snapshots", seen)
+
+
+def _features(config: Config, found: Snapshot) -> Diagnosis:
+    """Features that say nothing, as of that snapshot."""
+    drift = config.core.drift
+    watch = FeatureDrift(drift.feature_reference, drift.feature_window)
+    model: Any = found.tree["model"]
+    watch.restore(model["features"])
+    health = watch.health(model["encoder"]["names"])
+    silent = {
+        "without a value": health.missing,
+        "constant": health.constant,
+        "stale": health.stale,
+    }
+    said = "; ".join(
+        f"{what} for {drift.feature_window} signals or more: {', '.join(names)}"
+        for what, names in silent.items()
+        if names
+    )
+    if not said:
+        return Diagnosis("ok", "features", "none is missing, constant or stale")
+    mend = "look at what the bot sends; leave out what stays so, closeloop features tells its worth"
+    return Diagnosis("warning", "features", said, mend)
 
 
 def versions() -> Iterator[Diagnosis]:

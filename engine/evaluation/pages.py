@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -109,9 +110,15 @@ def shown(value: object) -> str:
 def svg(figure: Figure) -> str:
     """A figure as an SVG element, to stand inside a page."""
     out = io.StringIO()
-    figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
+    # Without a salt, names inside would differ from run to run.
+    with rc_context({"svg.hashsalt": "closeloop"}):
+        figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = out.getvalue()
     return text[text.index("<svg") :]
+
+
+def _is_number(value: object) -> bool:
+    return value is None or isinstance(value, int | float | tuple)
 
 
 def print_findings(findings: Findings, console: Console) -> None:
@@ -121,7 +128,8 @@ def print_findings(findings: Findings, console: Console) -> None:
             table = RichTable(title=part.title, title_justify="left", caption=part.note or None)
             table.caption_justify = "left"
             for index, name in enumerate(part.columns):
-                table.add_column(name, justify="right" if index else "left", overflow="fold")
+                numbers = all(_is_number(row[index]) for row in part.rows)
+                table.add_column(name, justify="right" if numbers else "left", overflow="fold")
             for row in part.shown():
                 table.add_row(*row)
             console.print(table)

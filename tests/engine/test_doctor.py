@@ -6,14 +6,19 @@ from pathlib import Path
 import pytest
 import redis
 
+from engine.bootstrap import new_core, snapshot_key_of, store_of
 from engine.cli.options import settings
-from engine.doctor import Diagnosis, examine
+from engine.config import Config
+from engine.core import Core
+from engine.doctor import Diagnosis, examine, snapshots
+from engine.fitting import InlineFitter
+from engine.snapshotting import TAPE, take, to_bytes
 from streams.connection import Connection, connect
 from streams.events import dead, encode
 from streams.keys import Keys
 from streams.transport import GROUP, Commit, Lease, RedisTransport
 from tests.engine.conftest import Command
-from tests.engine.histories import signal
+from tests.engine.histories import entries, run, signal
 
 KEYS = Keys()
 
@@ -257,3 +262,29 @@ def test_the_doctor_makes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with connect("memory://nothing") as connection:
         assert connection.redis.keys() == []
+
+
+def test_features_that_say_nothing_are_named_as_of_the_newest_snapshot(tmp_path: Path) -> None:
+    config = Config.model_validate(
+        {"core": {"drift": {"feature_reference": 40, "feature_window": 20}}}
+    )
+    core = new_core(config, InlineFitter())
+    for n in range(100):
+        features: dict[str, float | None] = {"moves": float(n), "constant": 1.0}
+        features["stale"] = min(n, 70.0)
+        features["missing"] = 1.0 if n < 60 else None
+        run(core, entries(signal(f"s{n}", n, features=features)))
+    assert _features(config, core).level == "warning"
+    said = _features(config, core).seen
+    assert "without a value for 20 signals or more: missing" in said
+    assert "constant for 20 signals or more: constant" in said
+    assert "stale for 20 signals or more: stale" in said
+    assert "moves" not in said
+
+
+def _features(config: Config, core: Core) -> Diagnosis:
+    """What the doctor says of a snapshot of that core."""
+    store = store_of(config)
+    store.save(to_bytes(take(core, TAPE, None), snapshot_key_of(config)))
+    found = {d.check: d for d in snapshots.recovery(config, None)}
+    return found["features"]

@@ -12,6 +12,7 @@ from engine.explain import ExplainError, Explanation, explain
 from engine.recovery import RecoveryError
 from engine.stretch import Stretches
 from learners.booster import Scorer
+from learners.calibration import NAMES
 from learners.forest import AdaptiveRandomForest
 from learners.forest_paths import by_column, paths
 from learners.linear import Logistic
@@ -85,8 +86,19 @@ def test_explaining_leaves_the_state_that_applying_leaves() -> None:
 def test_the_mixture_is_the_experts_by_their_shares(late: Explanation) -> None:
     assert {expert.name for expert in late.experts} == {*KINDS, "lightgbm"}
     mean = sum(expert.share * expert.probability for expert in late.experts)
-    assert mean == pytest.approx(late.probability, abs=1e-12)
+    assert mean == pytest.approx(late.mixed, abs=1e-12)
     assert sum(expert.share for expert in late.experts) == pytest.approx(1.0)
+
+
+def test_what_was_decided_by_is_the_mixture_and_its_corrections_by_their_shares(
+    late: Explanation,
+) -> None:
+    assert [one.name for one in late.calibration] == list(NAMES)
+    assert late.calibration[0].probability == late.mixed
+    mean = sum(one.share * one.probability for one in late.calibration)
+    assert mean == pytest.approx(late.probability, abs=1e-12)
+    assert sum(one.share for one in late.calibration) == pytest.approx(1.0)
+    assert late.probability != late.mixed
 
 
 def test_an_expert_that_abstains_has_no_share() -> None:
@@ -301,7 +313,14 @@ def test_the_command_explains_from_streams_and_tapes(
     assert ran.json["decision"]["probability"] == ran.json["probability"]
     shown = closeloop("explain", "s110")
     assert shown.status == 0
-    for words in ("yes, byte for byte", "linear", "3 trees' paths", "probability_", "edge"):
+    for words in (
+        "yes, byte for byte",
+        "linear",
+        "3 trees' paths",
+        "_margin",
+        "stack_curve",
+        "edge",
+    ):
         assert words in shown.out
     unknown = closeloop("explain", "unheard")
     assert unknown.status == 2

@@ -1,19 +1,27 @@
 """The ledger: bounded, and what leaves it is known."""
 
+import pickle
+from dataclasses import fields
 from datetime import timedelta
 
 import numpy as np
+import pytest
 
 from engine.ledger import Ledger, OpenSignal, ParkedClose, from_micros, to_micros
+from learners import Frozen, Outlook
+from snapshots import digest
 from streams import encode
 from tests.engine.histories import at, close
 
 
 def opened(name: str, minutes: float = 0.0) -> OpenSignal:
     row = np.array([1.0, np.nan])
+    outlook = Outlook(0.5, (0.4, 0.6), 0.1, 0.05, (-1.0, 1.5), 0.5)
+    frozen = Frozen(row, row + 1, row + 2, row + 3, 0.7)
     return OpenSignal(
-        name, at(minutes), "S", "long", None, None, "take", 0.5, 0.0, 0.5, 1.0, 0, row, row, row
-    )
+        name, at(minutes), "S", "long", None, None, "ranging", "take", 0.5, 1.0, 7, outlook, row,
+        frozen, ((0.25, -1.0),),
+    )  # fmt: skip
 
 
 def ledger(max_open: int = 3, max_parked: int = 2, remember: int = 4) -> Ledger:
@@ -76,3 +84,21 @@ def test_a_parked_closes_notes_are_kept_as_bytes_alone():
 def test_times_survive_as_microseconds_exactly():
     for moment in (at(0), at(0.0001), from_micros(-1)):
         assert from_micros(to_micros(moment)) == moment
+
+
+@pytest.mark.parametrize("interval", [None, (-1.0, 1.5)])
+def test_an_open_signal_comes_back_as_it_was_frozen(interval):
+    book, again = ledger(), ledger()
+    one = opened("a", 3.25)
+    one.outlook = one.outlook._replace(return_interval_pct=interval)
+    book.open["a"] = one
+    again.restore(pickle.loads(pickle.dumps(book.state())), [])
+    other = again.open["a"]
+    for field in fields(OpenSignal):
+        if field.name not in ("row", "frozen"):
+            assert getattr(other, field.name) == getattr(one, field.name), field.name
+    assert other.row.tobytes() == one.row.tobytes()
+    assert isinstance(other.frozen, Frozen)
+    for mine, its in zip(one.frozen, other.frozen, strict=True):
+        assert np.asarray(its).tobytes() == np.asarray(mine).tobytes()
+    assert digest(again.state()) == digest(book.state())

@@ -26,7 +26,10 @@ def test_metrics_show_what_the_core_has_counted_at_the_moment_they_are_read():
         server.close()
     assert 'closeloop_count{kind="decisions"} 1.0' in text
     assert 'closeloop_count{kind="dead"} 1.0' in text
-    assert 'closeloop_expert_weight{expert="base_rate"}' in text
+    assert 'closeloop_expert_weight{of="base_rate"}' in text
+    assert 'closeloop_expert_log_loss{of="base_rate"} 0.693' in text
+    assert 'closeloop_regret{of="base_rate"} 0.0' in text
+    assert 'closeloop_interval_coverage{of="return"} NaN' in text
 
 
 def test_probes_tell_alive_from_ready():

@@ -31,12 +31,13 @@ CONFIG = CoreConfig(
     ledger=LedgerConfig(expire_days=0.04, park_minutes=20, remember=150),
     experts={
         "base_rate": ExpertConfig(kind="base_rate"),
+        "regime": ExpertConfig(kind="group_rate", params={"by": "regime", "min_closes": 5}),
         "logistic": ExpertConfig(kind="logistic"),
         "forest": ExpertConfig(kind="forest", params={"n_models": 2}),
         # Its weights overflow after a few closes.
         "failing": ExpertConfig(kind="river.linear_model.LogisticRegression", params={"l2": 1e300}),
     },
-    drift=DriftConfig(delta=0.1),
+    drift=DriftConfig(delta=0.1, feature_reference=80, feature_window=40),
     refit=RefitConfig(
         every=40, lag=25, window=120, holdout=30, tolerance=0.1,
         params=RefitParams(rounds=5, min_data_in_leaf=10),
@@ -56,14 +57,22 @@ def eventful() -> Iterator[Signal | Close | Control | bytes]:
     for i in range(SIGNALS):
         edge = rng.gauss(0, 1)
         won = (edge + rng.gauss(0, 0.2) > 0) != (i > 180)
-        ended = close(f"s{i}", i + 8, 1.0 if won else -1.0, exit_reason="target" if won else "stop")
+        size = 0.5 + i % 3
+        ended = close(
+            f"s{i}", i + 8, size if won else -size, exit_reason="target" if won else "stop"
+        )
         if i % 37 == 20:
             yield ended  # before its signal
         elif i % 41 != 30:  # those never close, or too late
             closes[i + 8] = ended
         elif i + 90 < SIGNALS:
             closes[i + 90] = ended
-        features = {"edge": edge, f"late{i // 30}": rng.random()}
+        features = {
+            "edge": edge,
+            f"late{i // 30}": rng.random(),
+            "adx": 10.0 + i // 7 % 3 * 10.0,
+            "moved": i * 37 % 101 + 200 * (i > 150),
+        }
         yield signal(f"s{i}", i, symbol=rng.choice(["A", "B"]), features=features)
         if i in closes:
             yield closes[i]
@@ -104,8 +113,8 @@ def taken() -> dict[int, tuple[bytes, list[bytes], str]]:
 def test_the_history_has_something_of_everything():
     text = b"".join(outputs(new_core(CONFIG), 0))
     for word in (
-        b"drift", b"refit_installed", b"expert_failed", b"signal_expired", b"orphan_close",
-        b"late_close", b"invalid", b"refit asked for", b"was obeyed before",
+        b'"drift"', b"feature_drift", b"refit_installed", b"expert_failed", b"signal_expired",
+        b"orphan_close", b"late_close", b"invalid", b"refit asked for", b"was obeyed before",
     ):  # fmt: skip
         assert word in text, word
 
@@ -121,21 +130,38 @@ def test_from_any_snapshot_on_everything_put_out_is_what_it_would_have_been(take
 
 PARTS = (
     ("time",), ("controls",), ("decisions_digest",), ("counts",), ("transport",),
-    ("ledger", "open", "rows", "experts", "votes"), ("ledger", "parked"),
+    ("ledger", "open", "outlooks", "rows", "frozen", "votes"), ("ledger", "parked"),
     ("ledger", "ended", "ended_closed"),
     *(("model", part) for part in (
-        "closes", "last_close", "refits", "columns", "failures", "encoder", "history", "panel",
-        "mixture", "monitors", "returns", "window", "schedule",
+        "closes", "last_close", "refits", "columns", "failures", "encoder", "history", "regimes",
+        "panel", "monitors", "window", "schedule", "return_booster", "features",
+    )),
+    *(("model", "forecaster", part) for part in (
+        "mixture", "calibration", "payoff", "expected_return", "stop_risk",
+        "probability_interval", "return_interval", "usual_size",
     )),
 )  # fmt: skip
 """All of a core's state, in pieces that can be forgotten one by one."""
-COUNTED = (("counts",), ("decisions_digest",), ("model", "refits"))
+COUNTED = (
+    ("counts",),
+    ("decisions_digest",),
+    ("model", "refits"),
+    # It counts groups of closes of like probability: the history is short for whole ones.
+    ("model", "forecaster", "probability_interval"),
+)
 """What no output shows."""
 
 
 def test_the_pieces_are_all_of_the_state():
     state = new_core(CONFIG).state()
-    named = {(section, piece) for section, *pieces in PARTS for piece in (pieces or state[section])}
+    for name, value in list(state["model"]["forecaster"].items()):
+        state["model"]["forecaster", name] = value
+    del state["model"]["forecaster"]
+    named = {
+        (section, piece)
+        for section, *pieces in PARTS
+        for piece in ([tuple(pieces)] if pieces[:1] == ["forecaster"] else pieces or state[section])
+    }
     assert named == {(section, piece) for section, pieces in state.items() for piece in pieces}
 
 
@@ -143,11 +169,14 @@ def without(state: dict[str, Any], part: tuple[str, ...]) -> dict[str, Any]:
     """`state`, but for one part, which is as in a new core."""
     section, *pieces = part
     new = new_core(CONFIG).state()
-    return state | {
-        section: state[section] | {piece: new[section][piece] for piece in pieces}
-        if pieces
-        else new[section]
-    }
+    if not pieces:
+        return state | {section: new[section]}
+    if pieces[0] == "forecaster":
+        old, fresh = state["model"]["forecaster"], new["model"]["forecaster"]
+        changed = {"forecaster": old | {piece: fresh[piece] for piece in pieces[1:]}}
+    else:
+        changed = {piece: new[section][piece] for piece in pieces}
+    return state | {section: state[section] | changed}
 
 
 @pytest.mark.parametrize("part", PARTS, ids=".".join)

@@ -72,6 +72,26 @@ def test_null_and_what_is_not_sent_are_missing() -> None:
     assert not {"a", "b", "c=x", "d=y"} & set(view)
 
 
+def test_a_regime_is_a_category_of_its_own() -> None:
+    encoder = FeatureEncoder()
+    plain = encoder.encode(MONDAY, "EURUSD", "long", "orb", {"regime": "mine"}, UNKNOWN)
+    assert not [name for name in encoder.names if name.startswith("@regime")]
+    for regime in ("ranging", "volatile"):
+        encoder.encode(MONDAY, "EURUSD", "long", "orb", {}, UNKNOWN, regime)
+    view = encoder.as_dict(
+        encoder.encode(MONDAY, "EURUSD", "long", "orb", {"regime": "mine"}, UNKNOWN, "volatile")
+    )
+    assert (view["@regime=ranging"], view["@regime=volatile"]) == (0.0, 1.0)
+    # What a bot calls by that name is another thing.
+    assert view["regime=mine"] == 1.0
+    assert encoder.as_dict(plain)["regime=mine"] == 1.0
+    restored = FeatureEncoder()
+    restored.restore(pickle.loads(pickle.dumps(encoder.state())))
+    again = restored.encode(MONDAY, "EURUSD", "long", "orb", {}, UNKNOWN, "ranging")
+    assert restored.as_dict(again)["@regime=ranging"] == 1.0
+    assert restored.names == encoder.names
+
+
 def test_a_signal_without_a_strategy_lacks_it() -> None:
     encoder = FeatureEncoder()
     encode(encoder, {})
@@ -103,7 +123,7 @@ def test_a_changed_type_is_named_with_the_value_the_type_it_had_and_the_mend() -
     assert pickle.dumps(encoder.state()) == before
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(streams())
 def test_a_restored_encoder_goes_on_as_if_it_had_never_stopped(
     stream: list[dict[str, Feature]],
@@ -119,7 +139,7 @@ def test_a_restored_encoder_goes_on_as_if_it_had_never_stopped(
     assert restored.state() == straight.state()
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(streams())
 def test_columns_are_only_added_and_never_renamed_or_named_twice(
     stream: list[dict[str, Feature]],

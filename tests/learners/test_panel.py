@@ -22,7 +22,9 @@ ALL = [
     ExpertSpec("forest", "forest", {"n_models": 3, "grace_period": 20}),
     ExpertSpec("tree", TREE, {"grace_period": 20}),
     ExpertSpec("lightgbm", "lightgbm"),
+    ExpertSpec("symbol", "group_rate", {"by": "symbol", "min_closes": 2}),
 ]
+GROUPS = {"symbol": "EURUSD", "strategy": "orb", "side": "long", "regime": "ranging"}
 
 
 class Odd(Classifier):
@@ -45,7 +47,8 @@ class Odd(Classifier):
 def teach(panel: ExpertPanel, row: np.ndarray, won: bool) -> None:
     """One close whose votes, return and stop nobody kept."""
     voters = sum(isinstance(panel[name], Voter) for name in panel.names)
-    panel.learn(row, won, 1.0 if won else -1.0, None, np.full((voters, 2), math.nan))
+    votes = ((math.nan, math.nan),) * voters
+    panel.learn(row, won, 1.0 if won else -1.0, None, votes, GROUPS)
 
 
 def encoder(features: int = 6) -> FeatureEncoder:
@@ -71,7 +74,7 @@ def closes(count: int, seed: int = 0) -> list[tuple[NDArray[np.float64], bool]]:
 def play(panel: ExpertPanel, stream: list[tuple[NDArray[np.float64], bool]]) -> list[bytes]:
     answers = []
     for row, won in stream:
-        answers.append(panel.predict(row).p.tobytes())
+        answers.append(panel.predict(row, GROUPS).p.tobytes())
         teach(panel, row, won)
     return answers
 
@@ -93,11 +96,11 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> ExpertPanel:
 def test_until_it_has_seen_a_win_and_a_loss_only_the_base_rate_votes() -> None:
     panel = ExpertPanel(ALL, encoder())
     (first, _), *_ = closes(1)
-    assert repr(panel.predict(first).p.tolist()) == repr([0.5] + [math.nan] * 5)
+    assert repr(panel.predict(first, GROUPS).p.tolist()) == repr([0.5] + [math.nan] * 6)
     teach(panel, first, True)
-    assert repr(panel.predict(first).p.tolist()) == repr([2 / 3] + [math.nan] * 5)
+    assert repr(panel.predict(first, GROUPS).p.tolist()) == repr([2 / 3] + [math.nan] * 6)
     teach(panel, first, False)
-    assert np.isfinite(panel.predict(first).p).tolist() == [True] * 5 + [False]
+    assert np.isfinite(panel.predict(first, GROUPS).p).tolist() == [True] * 5 + [False, True]
     assert panel.failures == {}
 
 
@@ -168,18 +171,18 @@ def test_answers_do_not_depend_on_the_hash_seed() -> None:
 
 
 def test_one_that_raises_abstains_is_counted_and_the_others_go_on(odd: ExpertPanel) -> None:
-    assert odd.predict(row(1.0)).p.tolist() == [0.5, 0.75]
-    assert repr(odd.predict(row(7.0)).p.tolist()) == repr([0.5, math.nan])
+    assert odd.predict(row(1.0), GROUPS).p.tolist() == [0.5, 0.75]
+    assert repr(odd.predict(row(7.0), GROUPS).p.tolist()) == repr([0.5, math.nan])
     # The error's message, which holds an address, is not part of it.
     assert odd.failures == {"odd": (1, "OverflowError")}
-    assert odd.predict(row(1.0)).p.tolist() == [0.5, 0.75]
+    assert odd.predict(row(1.0), GROUPS).p.tolist() == [0.5, 0.75]
 
 
 def test_one_that_answers_nan_or_fails_while_learning_starts_afresh(odd: ExpertPanel) -> None:
-    assert math.isnan(odd.predict(row(3.0)).p[1])
+    assert math.isnan(odd.predict(row(3.0), GROUPS).p[1])
     assert odd["odd"].learned == 0
     teach(odd, row(1.0), True)
-    assert math.isnan(odd.predict(row(1.0)).p[1])
+    assert math.isnan(odd.predict(row(1.0), GROUPS).p[1])
     teach(odd, row(13.0), True)
     assert odd["odd"].learned == 0
     assert odd["base_rate"].closes == 4
@@ -192,13 +195,40 @@ def test_one_that_takes_rows_starts_afresh_too_when_it_has_overflowed() -> None:
     specs = [ExpertSpec("wild", "logistic", {"l2": 1e6}), ExpertSpec("lightgbm", "lightgbm")]
     panel = ExpertPanel(specs, encoder())
     for features, won in closes(400):
-        panel.predict(features)
+        panel.predict(features, GROUPS)
         teach(panel, features, won)
     count, how = panel.failures["wild"]
     assert how == "NaN"
     assert 0 < count < 200
     assert panel["wild"].closes < 400
     assert "lightgbm" not in panel.failures
+
+
+def test_those_that_forecast_returns_and_stops_are_asked_for_them_too() -> None:
+    panel = ExpertPanel(ALL, encoder())
+    assert panel.voters == 1
+    stream = closes(40)
+    first = panel.predict(stream[0][0], GROUPS)
+    assert (len(first.votes), repr(first.returns), repr(first.stops)) == (1, "[nan]", "[nan]")
+    for features, won in stream:
+        votes = panel.predict(features, GROUPS).votes
+        panel.learn(features, won, 3.0 if won else -1.0, not won, votes, GROUPS)
+    said = panel.predict(stream[0][0], GROUPS)
+    assert -1.0 < said.returns[0] < 3.0
+    assert 0.0 < said.stops[0] < 1.0
+    own = panel["forest"].predict_row(stream[0][0])
+    assert (own[1], own[2]) == (said.returns[0], said.stops[0])
+
+
+def test_a_groups_rate_is_asked_and_taught_by_the_signals_groups() -> None:
+    panel = ExpertPanel(ALL, encoder())
+    other = GROUPS | {"symbol": "XAUUSD"}
+    for _ in range(2):
+        panel.learn(row(0.0), True, 1.0, None, ((math.nan, math.nan),), GROUPS)
+    rate = panel["symbol"].predict_proba_one(GROUPS)[True]
+    assert panel.predict(row(0.0), GROUPS).p[-1] == rate
+    assert math.isnan(panel.predict(row(0.0), other).p[-1])
+    assert panel.failures == {}
 
 
 def test_an_expert_that_is_reset_has_forgotten_everything() -> None:

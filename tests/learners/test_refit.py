@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learners.booster import Scorer
 from learners.refit import RefitJob, RefitParams, fit, split
 
 FAST = RefitParams(rounds=10, min_data_in_leaf=20)
@@ -43,17 +44,69 @@ def test_a_challenger_that_learned_something_is_accepted_with_the_reason() -> No
     )
 
 
-def test_a_challenger_no_better_than_its_champion_allows_is_refused_and_kept() -> None:
-    champion = fit(job(2000))
-    good = fit(replace(job(2000), champion=champion.text))
+def up_to(sample: RefitJob, closes: int) -> RefitJob:
+    """The job of some closes before."""
+    arrays = ("rows", "won", "opened", "closed")
+    return replace(sample, **{name: getattr(sample, name)[:closes] for name in arrays})
+
+
+def test_a_challenger_worse_than_its_champion_allows_is_refused_and_kept() -> None:
+    champion = fit(up_to(job(2000), 1900)).text
+    good = fit(replace(job(2000), champion=champion, unseen=100, tolerance=0.02))
     assert good.accepted
-    assert good.champion_log_loss == good.challenger_log_loss
-    worse = replace(job(2000), champion=champion.text, params=replace(FAST, rounds=1))
+    assert good.champion_log_loss == pytest.approx(good.challenger_log_loss, abs=0.02)
+    poor = replace(FAST, rounds=1, max_rounds=1)
+    worse = replace(job(2000), champion=champion, unseen=100, params=poor)
     refused = fit(worse)
     assert not refused.accepted
     assert refused.text is not None
     assert "is worse than the champion's" in refused.reason
     assert fit(replace(worse, tolerance=1.0)).accepted
+
+
+def test_closes_that_the_champion_was_fitted_on_do_not_speak_for_it() -> None:
+    sample = job(2000)
+    champion = fit(up_to(sample, 1960)).text
+    won = sample.won.copy()
+    won[-40:] = ~won[-40:]  # all that came since proves the champion wrong
+    turned = replace(sample, won=won, champion=champion)
+    honest, flattered = fit(replace(turned, unseen=40)), fit(replace(turned, unseen=None))
+    assert honest.champion_log_loss > flattered.champion_log_loss
+    assert "on 40 held-out closes" in honest.reason
+    assert "the base rate's" in fit(replace(turned, unseen=0)).reason
+
+
+def test_what_is_installed_is_fitted_on_the_newest_closes_too() -> None:
+    sample = job()
+    won = sample.won.copy()
+    won[-50:] = ~won[-50:]
+    assert fit(replace(sample, won=won)).text != fit(sample).text
+    assert fit(sample).held_out >= 90
+
+
+def rounds(text: str | None) -> int:
+    return (text or "").count("Tree=")
+
+
+def test_it_has_more_rounds_where_there_is_more_to_learn() -> None:
+    grows = replace(FAST, max_rounds=60, patience=5)
+    noise = [fit(replace(job(signal=0.0, seed=s), params=grows)) for s in range(5)]
+    plenty = fit(replace(job(3000, signal=6.0), params=grows))
+    assert sorted(rounds(refit.text) for refit in noise)[2] == 10
+    assert rounds(plenty.text) > 20
+
+
+def test_returns_are_fitted_beside_wins_and_cut() -> None:
+    sample = job(2000)
+    sized = np.nan_to_num(sample.rows[:, 1].astype(np.float64))
+    wild = sized.copy()
+    wild[5] = 1e9
+    refit = fit(replace(sample, sized=sized))
+    score = Scorer(refit.returns_text or "")
+    said = np.array([score(row) for row in sample.rows])
+    assert np.corrcoef(said, sized)[0, 1] > 0.7
+    assert abs(Scorer(fit(replace(sample, sized=wild)).returns_text or "")(sample.rows[5])) < 4.0
+    assert fit(sample).returns_text is None
 
 
 def test_a_first_challenger_that_is_clearly_worse_than_the_base_rate_is_refused() -> None:
@@ -111,14 +164,15 @@ def test_one_very_long_trade_does_not_purge_the_window() -> None:
     assert 599 not in held
 
 
-def test_labels_of_purged_rows_leave_the_challenger_untouched() -> None:
+def test_labels_of_purged_rows_leave_the_judgement_untouched() -> None:
     sample = job(hold=50.0)
     train, held = split(sample)
     won = sample.won.copy()
     purged = np.setdiff1d(np.arange(600), np.concatenate([train, held]))
     assert len(purged) >= 50
     won[purged] = ~won[purged]
-    assert fit(replace(sample, won=won)).text == fit(sample).text
+    judged = fit(replace(sample, won=won)).challenger_log_loss
+    assert judged == fit(sample).challenger_log_loss
 
 
 @pytest.mark.parametrize("closes", [0, 1, 4, 5, 30, 50])

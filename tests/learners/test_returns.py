@@ -1,7 +1,7 @@
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learners.returns import Returns
@@ -32,6 +32,18 @@ def test_a_close_of_unknown_end_says_nothing_about_the_stop() -> None:
     assert returns.expected_return_pct(0.3) < 0.0
 
 
+def test_the_mean_loss_is_what_losses_return_whatever_wins_do() -> None:
+    returns = Returns()
+    assert returns.mean_loss_pct == 0.0
+    returns.learn(9.0, None)
+    assert returns.mean_loss_pct == 0.0
+    returns.learn(-3.0, None)
+    assert returns.mean_loss_pct == -1.5  # shrunk towards 0 by the weight of one close
+    for _ in range(5000):
+        returns.learn(-3.0, None)
+    assert returns.mean_loss_pct == pytest.approx(-3.0, rel=1e-2)
+
+
 def test_it_follows_the_market() -> None:
     returns = Returns(half_life=10)
     for value in [1.0] * 1000 + [5.0] * 100:
@@ -39,6 +51,7 @@ def test_it_follows_the_market() -> None:
     assert returns.expected_return_pct(1.0) > 4.5
 
 
+@settings(deadline=None)
 @given(CLOSES, st.floats(0, 1))
 def test_risk_is_a_probability_whatever_came(
     closes: list[tuple[float, bool | None]], p: float
@@ -50,6 +63,7 @@ def test_risk_is_a_probability_whatever_came(
     assert abs(returns.expected_return_pct(p)) <= 1e6
 
 
+@settings(deadline=None)
 @given(CLOSES, CLOSES)
 def test_restored_returns_go_on_as_if_they_had_never_stopped(
     before: list[tuple[float, bool | None]], after: list[tuple[float, bool | None]]
