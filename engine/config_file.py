@@ -93,7 +93,10 @@ def _limits(schema: Mapping[str, Any]) -> str:
 
 
 def _toml(value: object) -> str:
-    """`value` in TOML, which for scalars, lists and an empty table is JSON."""
+    """`value` in TOML, which for scalars and lists is JSON; a table of those stands on one line."""
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{name} = {_toml(one)}" for name, one in value.items())
+        return f"{{ {inside} }}" if inside else "{}"
     return orjson.dumps(value, default=str).decode().replace('","', '", "')
 
 

@@ -100,7 +100,14 @@ class PolicyConfig(Section):
         0.0, description="take when the lower side of the expected return is above this, percent"
     )
     reduce_margin_pct: float = Field(
-        0.0, description="reduce the size when the expected return is above this, percent"
+        0.0,
+        description="reduce the size when the expected return is above this, percent, and"
+        " stands out",
+    )
+    least_edge: Annotated[float, Field(ge=0.0)] = Field(
+        0.01,
+        description="to stand out, the expected return must exceed that margin by this share of "
+        "a return's usual size",
     )
     take: Fraction = Field(0.60, description="thresholds: take at this probability or above")
     skip: Fraction = Field(0.40, description="thresholds: skip below this probability")

@@ -202,6 +202,7 @@ class Model:
             outlook.probability_interval,
             outlook.expected_return_pct,
             outlook.expected_return_pct - LOWER_QUARTILE * outlook.deviation_pct,
+            score.frozen.scale,
             win,
             loss,
             self.regimes.relative_volatility(signal.symbol),

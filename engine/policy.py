@@ -59,6 +59,8 @@ class Belief:
     """The expected return, percent, net of costs."""
     expected_return_low_pct: float
     """The lower side of that mean: how low the expected return itself may well be."""
+    usual_return_pct: float
+    """The usual size of a return of such a trade, percent, above 0."""
     mean_win_pct: float
     """Return of a win like this one, percent; anything not above 0 is no payoff."""
     mean_loss_pct: float
@@ -190,7 +192,9 @@ def _by_expected_value(belief: Belief, config: PolicyConfig, reasons: list[str])
     if belief.expected_return_low_pct > config.take_margin_pct:
         reasons.append("expected_return_low_above_margin")
         return "take"
-    if belief.expected_return_pct > config.reduce_margin_pct:
+    # Around no edge at all, the sign of what is expected is a matter of luck.
+    least = config.least_edge * belief.usual_return_pct
+    if belief.expected_return_pct > config.reduce_margin_pct + least:
         reasons.append("expected_return_above_margin")
         return "reduce_size"
     reasons.append("expected_return_not_above_margin")

@@ -150,21 +150,15 @@ def fit(job: RefitJob) -> Refit:
     """
     train, held = split(job)
     won = job.won[train]
-    wins = int(won.sum())
-    enough = 2 * job.params.min_data_in_leaf
-    if len(train) < enough:
-        why = f"{len(train)} closes are left to train on, at least {enough} are needed"
-        return Refit(job.id, False, f"No challenger: {why}.", held_out=len(held))
-    if wins in (0, len(won)):
-        what = "a win" if wins else "a loss"
-        why = f"each of the {len(won)} closes to train on is {what}"
-        return Refit(job.id, False, f"No challenger: {why}.", None, None, len(won), len(held))
+    why = why_not(job, train)
+    if why is not None:
+        return Refit(job.id, False, why, trained_on=len(won), held_out=len(held))
 
     data, params = _dataset(job)
     booster = _judged(job, data, params, train, held)
     labels = job.won[held]
     challenger = _losses(str(booster.model_to_string()), job.rows[held], labels)
-    rate = (wins + 1) / (len(won) + 2)
+    rate = (int(won.sum()) + 1) / (len(won) + 2)
     base_rate = np.where(labels, -np.log(rate), -np.log(1.0 - rate))
     unseen = len(held) if job.unseen is None else min(job.unseen, len(held))
     champion = _champion_losses(job, held[len(held) - unseen :])
@@ -197,6 +191,29 @@ def fit(job: RefitJob) -> Refit:
         base_rate_log_loss=float(base_rate.mean()),
         returns_text=returns_text,
     )
+
+
+def why_not(job: RefitJob, train: NDArray[np.intp]) -> str | None:
+    """Why nothing can be fitted on these closes, in a sentence; None when it can."""
+    enough = 2 * job.params.min_data_in_leaf
+    if len(train) < enough:
+        why = f"{len(train)} closes are left to train on, at least {enough} are needed"
+        return f"No challenger: {why}."
+    wins = int(job.won[train].sum())
+    if wins in (0, len(train)):
+        what = "a win" if wins else "a loss"
+        return f"No challenger: each of the {len(train)} closes to train on is {what}."
+    return None
+
+
+def judged_text(job: RefitJob) -> str:
+    """The text of the model that is judged: it knows nothing of the closes held out.
+
+    There must be something to fit it on (`why_not`).
+    """
+    train, held = split(job)
+    data, params = _dataset(job)
+    return str(_judged(job, data, params, train, held).model_to_string())
 
 
 def _dataset(job: RefitJob) -> tuple[Any, dict[str, object]]:

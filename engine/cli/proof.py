@@ -297,6 +297,7 @@ def _show(explanation: Explanation) -> None:
             else [
                 ["lower side, to take above", policy.take_margin_pct],
                 ["expected return, to reduce above", policy.reduce_margin_pct],
+                ["and that by, in usual sizes", policy.least_edge],
             ]
         ),
         ["closes learned", explanation.closes],

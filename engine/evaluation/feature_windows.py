@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
-import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +17,8 @@ from engine.core_config import RefitConfig
 from engine.evaluation import bootstrap
 from engine.evaluation.feature_rows import Columns, Table
 from engine.evaluation.scores import losses
-from learners.refit import RefitJob, fit, split
+from learners.lean_lightgbm import lightgbm
+from learners.refit import RefitJob, judged_text, split, why_not
 from streams import TapeError
 
 Floats = NDArray[np.float64]
@@ -92,15 +92,16 @@ def fit_windows(
 
 def fit_window(job: RefitJob) -> tuple[Window | None, str]:
     """The window of a job; or None, and why not."""
-    refit = fit(job)
     train, held = split(job)
-    if refit.text is None or not len(held):
-        return None, refit.reason
+    why = why_not(job, train)
+    if why is not None or not len(held):
+        return None, why or "No challenger: no closes are left to judge."
+    text = judged_text(job)
     won = job.won[train]
     rate = np.full(len(held), (won.sum() + 1) / (len(won) + 2))
-    p = _predict(lightgbm.Booster(model_str=refit.text), job.rows[held])
+    p = _predict(lightgbm.Booster(model_str=text), job.rows[held])
     labels = job.won[held]
-    return Window(job, refit.text, held, losses(p, labels), losses(rate, labels)), ""
+    return Window(job, text, held, losses(p, labels), losses(rate, labels)), ""
 
 
 def without(windows: Iterable[Window], columns: Columns) -> Floats:
@@ -170,7 +171,13 @@ def _job(table: Table, config: RefitConfig, seed: int, start: int, end: int) -> 
         closed=view.closed[window],
         holdout=end - start,
         seed=seed,
-        params=config.params,
+        params=replace(
+            config.params,
+            # What judges must not also choose the number of rounds.
+            max_rounds=config.params.rounds,
+            # Else leaving out a column would change the draw of all others, too.
+            feature_fraction=1.0,
+        ),
     )
 
 

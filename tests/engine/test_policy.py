@@ -22,6 +22,7 @@ GOOD = Belief(
     probability_interval=(0.53, 0.57),
     expected_return_pct=0.3,
     expected_return_low_pct=0.1,
+    usual_return_pct=2.0,
     mean_win_pct=2.0,
     mean_loss_pct=-2.0,
     volatility=None,
@@ -42,6 +43,7 @@ BELIEF = st.builds(
     probability_interval=INTERVAL,
     expected_return_pct=NUMBER | st.floats(-1, 1),
     expected_return_low_pct=NUMBER | st.floats(-1, 1),
+    usual_return_pct=st.floats(1e-9, 1e6),
     mean_win_pct=NUMBER | st.floats(0, 5),
     mean_loss_pct=NUMBER | st.floats(-5, 0),
     volatility=VOLATILITY | st.floats(0, 3),
@@ -57,6 +59,7 @@ POLICY = st.builds(
     rule=st.sampled_from(["expected_value", "thresholds"]),
     take_margin_pct=st.floats(-1, 1),
     reduce_margin_pct=st.floats(-1, 1),
+    least_edge=st.floats(0, 1),
     reduced_size=SHARE,
     kelly_fraction=SHARE,
     max_position_pct=PERCENT,
@@ -83,12 +86,20 @@ def test_a_signal_is_taken_when_even_the_lower_side_of_its_expected_return_is_a_
     assert between.action == "reduce_size"
     assert between.size_multiplier == 0.5 * settled(GOOD).size_multiplier
     assert settled(replace(GOOD, expected_return_low_pct=-1.0, expected_return_pct=0.0)) == Verdict(
-        "skip", 0.0, 0.0, ("expected_return_not_above_margin",), 0.02
+        "skip", 0.0, 0.0, ("expected_return_not_above_margin",), 0.01
     )
 
 
+def test_an_expected_return_that_does_not_stand_out_from_its_usual_size_is_none():
+    faint = replace(GOOD, expected_return_low_pct=-0.1, usual_return_pct=10.0)
+    assert settled(replace(faint, expected_return_pct=0.1)).action == "skip"
+    assert settled(replace(faint, expected_return_pct=0.11)).action == "reduce_size"
+    # The lower side has doubt in it already.
+    assert settled(replace(faint, expected_return_low_pct=0.01)).action == "take"
+
+
 def test_margins_are_what_has_to_be_exceeded():
-    margins = PolicyConfig(take_margin_pct=0.1, reduce_margin_pct=0.3)
+    margins = PolicyConfig(take_margin_pct=0.1, reduce_margin_pct=0.3, least_edge=0.0)
     assert settled(GOOD, config=margins).action == "skip"
     assert settled(replace(GOOD, expected_return_pct=0.31), config=margins).action == "reduce_size"
     assert settled(replace(GOOD, expected_return_low_pct=0.11), config=margins).action == "take"
@@ -171,7 +182,7 @@ def test_a_skipped_signal_drawn_for_exploration_is_taken_small():
             "high_volatility",
             "correlated_open_trade",
         ),
-        0.02,
+        0.01,
     )
     assert settled(replace(GOOD, explore=True)) == settled(GOOD)
     assert (

@@ -85,7 +85,7 @@ def test_an_edge_is_found_and_claimed(found: Evaluation):
 def test_on_noise_nothing_is_claimed(tmp_path: Path):
     # One such tape in twenty seems to say something; that the intervals hold the truth as often as
     # they say is tested where they are made.
-    tape = write(tmp_path / "noise.jsonl", *noise(1_000, 4))
+    tape = write(tmp_path / "noise.jsonl", *noise(1_000, 5))
     said = summary(evaluate(new_core, Tape(tape), replace(FAST, walk_forward=False)))
     assert "better" not in said
     assert "Mean return: taken can't be told from offered." in said
