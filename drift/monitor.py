@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.adwin import CHANGE, HEAD, ROW, SIZE, USED, watch
+from drift.adwin import CHANGE, HEAD, ROW, SIZE, USED, WIDTH, watch
 from drift.native import ready
 
 MAX_LOSS = log(1000)
@@ -41,6 +41,10 @@ class DriftMonitors:
     def detections(self) -> dict[str, int]:
         """Alarms so far, by series."""
         return dict(zip(self.names, self._alarms, strict=True))
+
+    def width(self, name: str) -> int:
+        """How many closes of that series ADWIN still remembers: those since its mean changed."""
+        return int(self._windows[self.names.index(name) * SIZE + WIDTH])
 
     def update(self, losses: NDArray[np.float64]) -> list[str]:
         """Take in each series' loss, in nats, of shape (series,); returns the names that rose.

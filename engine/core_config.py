@@ -15,7 +15,7 @@ Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Percent = Annotated[float, Field(gt=0.0, le=100.0)]
-Reaction = Literal["alert", "reset", "refit"]
+Reaction = Literal["alert", "reset", "refit", "recalibrate"]
 
 
 class Section(BaseModel):
@@ -75,7 +75,8 @@ class DriftConfig(Section):
         0.002, description="ADWIN's confidence: smaller alarms less"
     )
     on_mixture: tuple[Reaction, ...] = Field(
-        ("alert", "refit"), description="alert; reset: even weights; refit: LightGBM now"
+        ("alert", "refit", "recalibrate"),
+        description="alert; reset: even weights; refit: LightGBM now; recalibrate: quickly",
     )
     features: bool = Field(True, description="whether features are watched for drift, too")
     feature_reference: Positive = Field(1_000, description="signals that newer ones are held to")
@@ -84,7 +85,8 @@ class DriftConfig(Section):
         0.01, description="false discovery rate over all features of a check"
     )
     on_expert: tuple[Reaction, ...] = Field(
-        ("alert",), description="alert; reset: that expert starts anew; refit: LightGBM now"
+        ("alert",),
+        description="alert; reset: that expert starts anew; refit, recalibrate: as above",
     )
 
 

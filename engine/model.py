@@ -127,6 +127,8 @@ class Model:
         self._failed = 0
         # Columns of the window at the launch of the refit under way.
         self._columns = 0
+        # Closes since the mixture's loss last changed, at that launch.
+        self._fresh = 0
 
     @property
     def champion(self) -> str | None:
@@ -267,6 +269,8 @@ class Model:
                 self.panel.reset(series)
                 if series == CHAMPION:
                     self.return_booster = Booster()
+        if "recalibrate" in reactions:
+            self.forecaster.calibration.doubt()
         if "refit" in reactions:
             self.request_refit()
         if "alert" in reactions:
@@ -299,6 +303,7 @@ class Model:
                 findings.append(Finding("info", "refit_rejected", refit.id, refit.reason))
         if due.launch is not None:
             self._columns = self.window.columns
+            self._fresh = self.monitors.width(MIXTURE)
             self._fitter.submit(self._job(due.launch))
             self.refits["launched"] += 1
 
@@ -313,6 +318,7 @@ class Model:
             opened=view.opened,
             closed=view.closed,
             champion=self._booster.text,
+            fresh=self._fresh,
             unseen=None if self.champion is None else launched - _launched(self.champion),
             holdout=self.config.refit.holdout,
             tolerance=self.config.refit.tolerance,
@@ -327,6 +333,7 @@ class Model:
             "last_close": self.last_close,
             "refits": dict(self.refits),
             "columns": self._columns,
+            "fresh": self._fresh,
             "failures": dict(self._failures),
             **{name: part.state() for name, part in self._parts().items()},
         }
@@ -337,6 +344,7 @@ class Model:
         self.last_close = state["last_close"]
         self.refits = dict(state["refits"])
         self._columns = state["columns"]
+        self._fresh = state["fresh"]
         self._failures = dict(state["failures"])
         self._failed = sum(self._failures.values())
         for name, part in self._parts().items():

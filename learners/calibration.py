@@ -131,6 +131,12 @@ class Calibration:
         _curve_inputs(self._near, KNOTS, mixed)
         self._curves[1].learn(self._near, won)
 
+    def doubt(self) -> None:
+        """The world has changed: learn the corrections as fast as at the beginning."""
+        self.stack.doubt()
+        for curve in self._curves:
+            curve.doubt()
+
     def state(self) -> dict[str, object]:
         """All that `restore` needs."""
         return {

@@ -110,6 +110,12 @@ class _Filter:
         """The coefficients as they are believed to be now, of shape (inputs,)."""
         return self._flat[: self._n].copy()
 
+    def doubt(self) -> None:
+        """Believe as little as at the beginning, but go on from the coefficients there are."""
+        n = self._n
+        variance = self._flat[_VARIANCE * n : (_VARIANCE + 1) * n]
+        self._flat[_COVARIANCE * n :] = np.diag(variance).ravel()
+
     def state(self) -> dict[str, object]:
         """All that `restore` needs."""
         return {

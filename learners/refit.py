@@ -4,7 +4,7 @@
 lost can be done again. It may run anywhere; a job and its result are plain data.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -64,6 +64,9 @@ class RefitJob:
         The installed model's text, None when there is none.
     unseen
         How many of the newest closes the champion was not fitted on; None: all that judge.
+    fresh
+        How many of the newest closes came since the world last changed, as far as is known. A model
+        of those alone is tried, too, and taken if it is the better one.
     holdout
         How many of the newest closes judge and don't train; at most a fifth of the window does.
     tolerance
@@ -80,6 +83,7 @@ class RefitJob:
     sized: NDArray[np.float64] | None = None
     champion: str | None = None
     unseen: int | None = None
+    fresh: int | None = None
     holdout: int = 500
     tolerance: float = 0.0002
     seed: int = 1
@@ -148,39 +152,82 @@ def fit(job: RefitJob) -> Refit:
     the tolerance; while there is no champion, one that isn't worse than the base rate by more
     than two standard errors of the difference.
     """
+    trial = _try(job)
+    if isinstance(trial, Refit):
+        return trial
+    if job.fresh is not None and job.fresh < len(job.won):
+        lately = _try(_newest(job, job.fresh))
+        if not isinstance(lately, Refit) and _is_better(lately, trial):
+            trial = lately
+    return _judge(trial, job.unseen)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Trial:
+    """A model that was fitted without the closes held out, and its losses on them."""
+
+    job: RefitJob
+    train: NDArray[np.intp]
+    held: NDArray[np.intp]
+    data: Any
+    params: dict[str, object]
+    rounds: int
+    losses: NDArray[np.float64]
+
+
+def _try(job: RefitJob) -> _Trial | Refit:
+    """The trial of a job; a refit that says why there can be none."""
     train, held = split(job)
-    won = job.won[train]
     why = why_not(job, train)
     if why is not None:
-        return Refit(job.id, False, why, trained_on=len(won), held_out=len(held))
-
+        return Refit(job.id, False, why, trained_on=len(train), held_out=len(held))
     data, params = _dataset(job)
     booster = _judged(job, data, params, train, held)
-    labels = job.won[held]
-    challenger = _losses(str(booster.model_to_string()), job.rows[held], labels)
+    text = str(booster.model_to_string())
+    losses = _losses(text, job.rows[held], job.won[held])
+    return _Trial(job, train, held, data, params, booster.current_iteration(), losses)
+
+
+def _newest(job: RefitJob, closes: int) -> RefitJob:
+    """The same job with no more than its newest `closes`."""
+    cut = {name: getattr(job, name)[-closes:] for name in ("rows", "won", "opened", "closed")}
+    sized = None if job.sized is None else job.sized[-closes:]
+    return replace(job, **cut, sized=sized)
+
+
+def _is_better(lately: _Trial, trial: _Trial) -> bool:
+    """Whether the model of the newest closes alone is the better one on those both held out."""
+    both = min(len(lately.held), len(trial.held))
+    return float(lately.losses[-both:].mean()) < float(trial.losses[-both:].mean())
+
+
+def _judge(trial: _Trial, unseen: int | None) -> Refit:
+    """The verdict on a trial, and what is installed if it is good."""
+    job, held, challenger = trial.job, trial.held, trial.losses
+    labels, won = job.won[held], job.won[trial.train]
     rate = (int(won.sum()) + 1) / (len(won) + 2)
     base_rate = np.where(labels, -np.log(rate), -np.log(1.0 - rate))
-    unseen = len(held) if job.unseen is None else min(job.unseen, len(held))
-    champion = _champion_losses(job, held[len(held) - unseen :])
+    judging = len(held) if unseen is None else min(unseen, len(held))
+    champion = _champion_losses(job, held[len(held) - judging :])
     loss = float(challenger.mean())
     champion_loss = None
     if champion is None:
-        unseen = len(held)
+        judging = len(held)
         behind = challenger - base_rate
         margin = 2.0 * float(behind.std()) / len(held) ** 0.5
         accepted = float(behind.mean()) <= margin
         against = f"the base rate's {base_rate.mean():.4f} (two standard errors: {margin:.4f})"
     else:
-        loss = float(challenger[len(held) - unseen :].mean())
+        loss = float(challenger[len(held) - judging :].mean())
         champion_loss = float(champion.mean())
         accepted = loss <= champion_loss + job.tolerance
         against = f"the champion's {champion_loss:.4f} (tolerance {job.tolerance:g})"
     verdict = "is no worse than" if accepted else "is worse than"
-    text, returns_text = _final(job, data, params, booster.current_iteration())
+    text, returns_text = _final(job, trial.data, trial.params, trial.rounds)
     return Refit(
         id=job.id,
         accepted=accepted,
-        reason=f"The challenger's log loss {loss:.4f} on {unseen} held-out closes "
+        reason=f"The challenger's log loss {loss:.4f} on {judging} held-out closes "
         f"{verdict} {against}.",
         text=text,
         digest=sha256(text.encode()).hexdigest(),
