@@ -17,16 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.native import (
-    BUFFER,
-    NOTHING,
-    NUMBER,
-    READ_ONLY,
-    Floats,
-    compiled,
-    entry,
-    ready,
-)
+from drift.native import ready
+from learners.belief_kernels import calibrate, learn_calibration
 from learners.kalman import KalmanLogistic
 from learners.mixture import Mixture
 
@@ -38,35 +30,6 @@ KNOTS = np.array([-5.0, -3.5, -2.5, -1.75, -1.0, -0.5, 0.0, 0.5, 1.0, 1.75, 2.5,
 
 _STACK_VARIANCE, _STACK_DRIFT = 0.1, 1e-6
 _CURVE_VARIANCE, _CURVE_DRIFT = 0.05, 1e-6
-
-
-@compiled
-def _log_odds(p: float) -> float:
-    return math.log(p / (1.0 - p))
-
-
-@entry(NOTHING, BUFFER, READ_ONLY, NUMBER, NUMBER)
-def _stack_inputs(x: Floats, experts: Floats, mixed: float, base: float) -> None:
-    """The mixture's log odds, by how much each expert's differ from the base rate's, and one."""
-    x[0] = _log_odds(mixed)
-    for i in range(experts.size):
-        x[i + 1] = 0.0
-        if experts[i] == experts[i]:
-            x[i + 1] = _log_odds(experts[i]) - _log_odds(base)
-    x[experts.size + 1] = 1.0
-
-
-@entry(NOTHING, BUFFER, READ_ONLY, NUMBER)
-def _curve_inputs(x: Floats, knots: Floats, p: float) -> None:
-    """How near each knot is: 1 at it, 0 at its neighbours and beyond."""
-    at = min(max(_log_odds(p), knots[0]), knots[-1])
-    x[:] = 0.0
-    left = 0
-    while left < knots.size - 2 and at >= knots[left + 1]:
-        left += 1
-    part = (at - knots[left]) / (knots[left + 1] - knots[left])
-    x[left] = 1.0 - part
-    x[left + 1] = part
 
 
 class Calibration:
@@ -93,9 +56,8 @@ class Calibration:
             for _ in range(2)
         ]
         self.mixture = Mixture(NAMES, [3.0, 1.0, 1.0, 1.0])
-        self._x = np.zeros(inputs)
-        self._near = np.zeros(len(KNOTS))
-        ready(_stack_inputs, _curve_inputs)
+        self._room = np.zeros(inputs + len(KNOTS))
+        ready(calibrate, learn_calibration)
 
     def predict(
         self, experts: NDArray[np.float64], mixed: float
@@ -105,13 +67,20 @@ class Calibration:
         `experts` are the experts' probabilities, of shape (experts,), NaN: abstains; `mixed` is
         the mixture of them.
         """
-        _stack_inputs(self._x, experts, mixed, experts[self._base])
-        stacked = self.stack.predict(self._x)
-        _curve_inputs(self._near, KNOTS, stacked)
-        stack_curve = self._curves[0].predict(self._near)
-        _curve_inputs(self._near, KNOTS, mixed)
-        forecasts = np.array([mixed, stacked, stack_curve, self._curves[1].predict(self._near)])
-        return self.mixture.predict(forecasts), forecasts
+        forecasts = np.empty(len(NAMES))
+        p = calibrate(
+            experts,
+            self._base,
+            mixed,
+            self.stack.flat,
+            self._curves[0].flat,
+            self._curves[1].flat,
+            self.mixture.flat,
+            KNOTS,
+            self._room,
+            forecasts,
+        )
+        return p, forecasts
 
     def learn(
         self,
@@ -122,14 +91,22 @@ class Calibration:
         said: float = math.nan,
     ) -> None:
         """Take in one close: what was frozen at the signal, and the label."""
-        self.mixture.learn(forecasts, won, age, said)
-        mixed, stacked = forecasts[0], forecasts[1]
-        _stack_inputs(self._x, experts, mixed, experts[self._base])
-        self.stack.learn(self._x, won)
-        _curve_inputs(self._near, KNOTS, stacked)
-        self._curves[0].learn(self._near, won)
-        _curve_inputs(self._near, KNOTS, mixed)
-        self._curves[1].learn(self._near, won)
+        if said != said:
+            said = self.mixture.predict(forecasts)
+        learn_calibration(
+            experts,
+            self._base,
+            forecasts,
+            won,
+            age,
+            said,
+            self.stack.flat,
+            self._curves[0].flat,
+            self._curves[1].flat,
+            self.mixture.flat,
+            KNOTS,
+            self._room,
+        )
 
     def doubt(self) -> None:
         """The world has changed: learn the corrections as fast as at the beginning."""

@@ -8,18 +8,19 @@ which the running rate has half the prior.
 """
 
 from collections.abc import Mapping, Sequence
-from math import log, nan, sqrt
+from math import nan, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drift.native import ready
+from learners.belief_kernels import HIGHEST, LOWEST, expect, learn_expected
 from learners.groups import GroupMeans
-from learners.kalman import HIGHEST, LOWEST, KalmanRegression
+from learners.kalman import KalmanRegression
 from learners.mixture import Mixture
 from learners.returns import Returns
 
-_FARTHEST = 8.0  # usual sizes: a wild return, or forecast, must not throw the filter off
 _SMALLEST = 1e-9  # percent: the usual size of returns is taken to be at least this
 _PRIOR = (0.2, 0.8)
 """Of the mean and the filter: the filter holds the mean, and shrinks to it by itself."""
@@ -88,6 +89,9 @@ class ExpectedReturn:
         inputs += [_Input.FORECAST] * voters + [_Input.OPINION] * experts
         self._kalman = KalmanRegression(*zip(*inputs, strict=True))
         self.mixture = Mixture(["mean", "kalman"], _PRIOR)
+        self._size = 2 + len(inputs)
+        self._spread = np.zeros(1)
+        ready(expect, learn_expected)
         self._closes = 0
         self._total = 0.0
         self._alike = GroupMeans(shrink=100.0)
@@ -123,21 +127,25 @@ class ExpectedReturn:
         back at the close.
         """
         mean = self._total / (self._closes + 1)
-        apart = (
+        means = (
+            mean,
             self._alike.mean(alike, mean),
             self._symbols.mean(symbol, mean),
             self._payoff.expected_return_pct(p),
             *voters,
         )
-        said = experts.tolist()
-        base = _log_odds(said[self._base])
-        x = [1.0, _cut(mean / scale)]
-        x += [_cut((value - mean) / scale) if value == value else 0.0 for value in apart]
-        x += [min(max(_log_odds(q) - base, -1.0), 1.0) if q == q else 0.0 for q in said]
-        inputs = np.array(x)
-        mixed = np.array([mean, self._kalman.predict(inputs) * scale])
-        deviation = self._kalman.deviation(inputs) * scale
-        return self.mixture.predict(mixed), deviation, np.concatenate((mixed, inputs))
+        frozen = np.empty(self._size)
+        expected = expect(
+            np.array(means),
+            experts,
+            self._base,
+            scale,
+            self._kalman.flat,
+            self.mixture.flat,
+            frozen,
+            self._spread,
+        )
+        return expected, float(self._spread[0]), frozen
 
     def learn(
         self,
@@ -150,8 +158,9 @@ class ExpectedReturn:
         said: float = nan,
     ) -> None:
         """Take in one close; `said` is the expected return as published."""
-        self.mixture.learn_number(frozen[:2], return_pct, scale, age, said)
-        self._kalman.learn(frozen[2:], _cut(return_pct / scale))
+        if said != said:
+            said = self.mixture.predict(frozen[:2])
+        learn_expected(frozen, scale, return_pct, age, said, self._kalman.flat, self.mixture.flat)
         self._closes += 1
         self._total += return_pct
         self._alike.learn(alike, return_pct)
@@ -176,14 +185,6 @@ class ExpectedReturn:
         self._total = state["total"]
         self._alike.restore(state["alike"])
         self._symbols.restore(state["symbols"])
-
-
-def _log_odds(p: float) -> float:
-    return log(p / (1.0 - p))
-
-
-def _cut(value: float) -> float:
-    return min(max(value, -_FARTHEST), _FARTHEST)
 
 
 class StopRisk:

@@ -24,110 +24,27 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.native import (
-    BUFFER,
-    INTEGER,
-    NOTHING,
-    NUMBER,
-    READ_ONLY,
-    Floats,
-    compiled,
-    entry,
-    ready,
+from drift.native import ready
+from learners.belief_kernels import (
+    AWAKE,
+    COUNT,
+    DELAY,
+    JOINT,
+    LOSS,
+    LOSSES,
+    PRIOR,
+    RATES,
+    REGRET,
+    RESTART,
+    SEEN,
+    WEIGHT,
+    learn_number,
+    learn_win,
+    mix,
 )
 
 SHARE_RATES = (0.0, 0.001, 0.01, 0.1)
 """How often, per close, the best expert may change: the stories that compete."""
-
-DELAY_OVER = 500
-"""Closes that the average delay looks back on."""
-
-# Rows of the table that the kernels work on, with one column an expert: what is known of the
-# experts, then for each share rate the joint weights.
-_PRIOR, _WEIGHT, _LOSSES, _AWAKE, _LOSS, _RATIO, _REGRET = range(7)
-_JOINT = 7
-_FARTHEST = 4.0  # standard deviations: one wild return must not decide between experts
-
-
-@entry(NUMBER, BUFFER, READ_ONLY)
-def _predict(table: Floats, p: Floats) -> float:
-    """The mean of `p` by the weights of those that are awake."""
-    weights = table[_WEIGHT * p.size : (_WEIGHT + 1) * p.size]
-    mean = 0.0
-    total = 0.0
-    for i in range(p.size):
-        if p[i] == p[i]:
-            mean += weights[i] * p[i]
-            total += weights[i]
-    return mean / total if total > 0.0 else math.nan
-
-
-@compiled
-def _update(
-    flat: Floats, losses: Floats, rates: Floats, counts: float, restart: float, mine: float
-) -> None:
-    """Take in one close with these losses, that counts as `counts` of one; `mine` is ours."""
-    table = flat.reshape((-1, losses.size))
-    weights = table[_WEIGHT]
-    joint = table[_JOINT:]
-    mean = 0.0
-    total = 0.0
-    for i in range(losses.size):
-        if losses[i] == losses[i]:
-            table[_LOSSES, i] += losses[i]
-            table[_REGRET, i] += mine - losses[i]
-            table[_AWAKE, i] += 1.0
-            table[_RATIO, i] = math.exp(-losses[i] * counts)
-            mean += weights[i] * table[_RATIO, i]
-            total += weights[i]
-    # A sleeper is taken to have said what the mixture did: divided by that, it stays as it is.
-    scale = total / mean if total > 0.0 else 1.0
-    total = 0.0
-    for r in range(rates.size):
-        for i in range(losses.size):
-            if losses[i] == losses[i]:
-                joint[r, i] *= table[_RATIO, i] * scale
-            total += joint[r, i]
-    keep = (1.0 - restart) / total  # 1, but for rounding
-    weights[:] = 0.0
-    for r in range(rates.size):
-        share = keep * rates[r] * joint[r].sum() + restart / rates.size
-        stay = keep * (1.0 - rates[r])
-        for i in range(losses.size):
-            joint[r, i] = stay * joint[r, i] + share * table[_PRIOR, i]
-            weights[i] += joint[r, i]
-
-
-@entry(NOTHING, BUFFER, READ_ONLY, READ_ONLY, INTEGER, NUMBER, NUMBER, NUMBER)
-def _learn(
-    flat: Floats, p: Floats, rates: Floats, won: int, counts: float, restart: float, said: float
-) -> None:
-    """Take in one close: log loss."""
-    losses = flat[_LOSS * p.size : (_LOSS + 1) * p.size]
-    for i in range(p.size):
-        losses[i] = -math.log(p[i] if won else 1.0 - p[i])
-    mine = -math.log(said if won else 1.0 - said)
-    _update(flat, losses, rates, counts, restart, mine)
-
-
-@entry(NOTHING, BUFFER, READ_ONLY, READ_ONLY, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER)
-def _learn_number(
-    flat: Floats,
-    values: Floats,
-    rates: Floats,
-    seen: float,
-    deviation: float,
-    counts: float,
-    restart: float,
-    said: float,
-) -> None:
-    """Take in one close: half the squared error in standard deviations."""
-    losses = flat[_LOSS * values.size : (_LOSS + 1) * values.size]
-    for i in range(values.size):
-        error = min(abs(seen - values[i]) / deviation, _FARTHEST)
-        losses[i] = 0.5 * error * error if values[i] == values[i] else math.nan
-    error = min(abs(seen - said) / deviation, _FARTHEST)
-    _update(flat, losses, rates, counts, restart, 0.5 * error * error)
 
 
 class Mixture:
@@ -169,52 +86,60 @@ class Mixture:
         self.rates = list(rates)
         self.restart = restart
         given = np.ones(len(names)) if prior is None else np.array(prior, np.float64)
-        self.delay = 0.0
-        """Closes between a signal and its close, on average over the last ones."""
-        self._seen = 0
-        self._flat = np.zeros((_JOINT + len(rates)) * len(names))
-        self._table[_PRIOR] = given / given.sum()
-        self._rates = np.array(rates, np.float64)
-        ready(_predict, _learn, _learn_number)
+        self.flat = np.zeros(RATES + len(rates) + (JOINT + len(rates)) * len(names))
+        """The whole state, as the kernels see it."""
+        self.flat[RESTART] = restart
+        self.flat[COUNT] = len(rates)
+        self.flat[RATES : RATES + len(rates)] = rates
+        # One row a fact, one column an expert: a view.
+        self._table = self.flat[RATES + len(rates) :].reshape(-1, len(names))
+        self._loss = self._table[LOSS]
+        self._table[PRIOR] = given / given.sum()
+        ready(mix, learn_win, learn_number)
         self.reset()
 
     def reset(self) -> None:
         """Forget which experts were good: back to the prior weights."""
         # joint[r, i]: the weight of the story that i is the best now and changes come at rate r.
-        self._table[_JOINT:] = self._table[_PRIOR] / len(self.rates)
+        self._table[JOINT:] = self._table[PRIOR] / len(self.rates)
         self._sum_up()
 
     @property
     def prior(self) -> list[float]:
         """Each expert's weight at first. They sum to 1."""
-        return cast(list[float], self._table[_PRIOR].tolist())
+        return cast(list[float], self._table[PRIOR].tolist())
 
     @property
     def weights(self) -> list[float]:
         """Each expert's weight, summed over the rates. They sum to 1."""
-        return cast(list[float], self._table[_WEIGHT].tolist())
+        return cast(list[float], self._table[WEIGHT].tolist())
 
     @property
     def losses(self) -> list[float]:
         """Each expert's cumulative log loss, in nats, over the closes for which it was awake."""
-        return cast(list[float], self._table[_LOSSES].tolist())
+        return cast(list[float], self._table[LOSSES].tolist())
 
     @property
     def awake(self) -> list[int]:
         """For how many closes each expert was awake."""
-        return [int(closes) for closes in self._table[_AWAKE]]
+        return [int(closes) for closes in self._table[AWAKE]]
 
     @property
     def regrets(self) -> list[float]:
         """How much more was lost by what was said than by each expert, while it was awake."""
-        return cast(list[float], self._table[_REGRET].tolist())
+        return cast(list[float], self._table[REGRET].tolist())
+
+    @property
+    def delay(self) -> float:
+        """Closes between a signal and its close, on average over the last ones."""
+        return float(self.flat[DELAY])
 
     def predict(self, p: NDArray[np.float64]) -> float:
         """The mixture's forecast from the experts' `p`, of shape (experts,), NaN: abstains.
 
         NaN when all abstain.
         """
-        return _predict(self._flat, p)
+        return mix(self.flat, p)
 
     def learn(
         self, p: NDArray[np.float64], won: bool, age: int = 0, said: float = math.nan
@@ -225,11 +150,9 @@ class Mixture:
         published in the end, `age` is how many closes were learned between the signal and this
         close.
         """
-        if said != said:
-            said = self.predict(p)
-        _learn(self._flat, p, self._rates, won, self._counts(age), self.restart, said)
-        n = len(self.names)
-        return self._flat[_LOSS * n : (_LOSS + 1) * n].copy()
+        learn_win(self.flat, p, won, age, self.predict(p) if said != said else said)
+        losses: NDArray[np.float64] = self._loss.copy()
+        return losses
 
     def learn_number(
         self,
@@ -243,42 +166,31 @@ class Mixture:
 
         `deviation` is the standard deviation to expect of it, and positive.
         """
-        if said != said:
-            said = self.predict(values)
-        counts = self._counts(age)
-        _learn_number(self._flat, values, self._rates, seen, deviation, counts, self.restart, said)
-
-    def _counts(self, age: int) -> float:
-        self._seen = min(self._seen + 1, DELAY_OVER)
-        self.delay += (age - self.delay) / self._seen
-        return 1.0 / (1.0 + self.delay)
+        said = self.predict(values) if said != said else said
+        learn_number(self.flat, values, seen, deviation, age, said)
 
     def state(self) -> dict[str, object]:
         """All that `restore` needs; `joint` has shape (rates, experts)."""
         return {
-            "joint": self._table[_JOINT:].copy(),
-            "losses": self._table[_LOSSES].copy(),
-            "regrets": self._table[_REGRET].copy(),
+            "joint": self._table[JOINT:].copy(),
+            "losses": self._table[LOSSES].copy(),
+            "regrets": self._table[REGRET].copy(),
             "awake": self.awake,
-            "delay": [self.delay, self._seen],
+            "delay": self.flat[[DELAY, SEEN]],
         }
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Go on exactly as the mixture whose `state` this is."""
-        self._table[_JOINT:] = cast(NDArray[np.float64], state["joint"])
-        self._table[_LOSSES] = cast(NDArray[np.float64], state["losses"])
-        self._table[_REGRET] = cast(NDArray[np.float64], state["regrets"])
-        self._table[_AWAKE] = cast(list[int], state["awake"])
-        self.delay, self._seen = cast(tuple[float, int], state["delay"])
+        self._table[JOINT:] = cast(NDArray[np.float64], state["joint"])
+        self._table[LOSSES] = cast(NDArray[np.float64], state["losses"])
+        self._table[REGRET] = cast(NDArray[np.float64], state["regrets"])
+        self._table[AWAKE] = cast(list[int], state["awake"])
+        self.flat[[DELAY, SEEN]] = cast(NDArray[np.float64], state["delay"])
         self._sum_up()
-
-    @property
-    def _table(self) -> NDArray[np.float64]:
-        return self._flat.reshape(-1, len(self.names))
 
     def _sum_up(self) -> None:
         """Each expert's weight from the joint ones, in the order of `_learn`, to the same bits."""
-        weights = self._table[_WEIGHT]
+        weights = self._table[WEIGHT]
         weights[:] = 0.0
-        for row in self._table[_JOINT:]:
+        for row in self._table[JOINT:]:
             weights += row

@@ -133,8 +133,8 @@ PARTS = (
     ("ledger", "open", "outlooks", "rows", "frozen", "votes"), ("ledger", "parked"),
     ("ledger", "ended", "ended_closed"),
     *(("model", part) for part in (
-        "closes", "last_close", "refits", "columns", "failures", "encoder", "history", "regimes",
-        "panel", "monitors", "window", "schedule", "return_booster", "features",
+        "closes", "last_close", "refits", "columns", "fresh", "failures", "encoder", "history",
+        "regimes", "panel", "monitors", "window", "schedule", "return_booster", "features",
     )),
     *(("model", "forecaster", part) for part in (
         "mixture", "calibration", "payoff", "expected_return", "stop_risk",
@@ -148,6 +148,8 @@ COUNTED = (
     ("model", "refits"),
     # It counts groups of closes of like probability: the history is short for whole ones.
     ("model", "forecaster", "probability_interval"),
+    # It matters only to a refit under way soon after a drift.
+    ("model", "fresh"),
 )
 """What no output shows."""
 

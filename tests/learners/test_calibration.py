@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from learners.belief_kernels import HIGHEST, LOWEST
 from learners.calibration import KNOTS, NAMES, Calibration
-from learners.kalman import HIGHEST, LOWEST
 from learners.mixture import SHARE_RATES
 
 Sure = Callable[[NDArray[np.float64]], NDArray[np.float64]]

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from learners.belief_kernels import HIGHEST, LOWEST
 from learners.expectation import ExpectedReturn, StopRisk, UsualSize
 from learners.history import MAX_RETURN_PCT
-from learners.kalman import HIGHEST, LOWEST
 from learners.returns import Returns
 
 NOBODY = [math.nan]

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from learners.kalman import HIGHEST, LOWEST, KalmanLogistic, KalmanRegression
+from learners.belief_kernels import HIGHEST, LOWEST
+from learners.kalman import KalmanLogistic, KalmanRegression
 
 Filter = TypeVar("Filter", KalmanLogistic, KalmanRegression)
 KINDS = (KalmanLogistic, KalmanRegression)

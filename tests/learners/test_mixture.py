@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from learners.mixture import DELAY_OVER, SHARE_RATES, Mixture
+from learners.belief_kernels import DELAY_OVER
+from learners.mixture import SHARE_RATES, Mixture
 
 RESTART = 1e-5
 
