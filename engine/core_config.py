@@ -124,8 +124,8 @@ class PolicyConfig(Section):
     max_positions: Annotated[int, Field(ge=1)] = Field(
         20, description="open trades; with so many open no other is taken"
     )
-    correlated_cut: Share = Field(
-        0.5, description="what each correlated open trade multiplies the size by"
+    correlation: Fraction = Field(
+        0.5, description="assumed of open trades on the same symbol, or of a strategy and side"
     )
     exploration_rate: Fraction = Field(
         0.01, description="share of the skipped signals that are taken all the same, to learn"

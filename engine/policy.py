@@ -234,9 +234,13 @@ def _full_size(belief: Belief, config: PolicyConfig) -> tuple[float, bool]:
 
 
 def _cut(belief: Belief, exposure: Exposure, config: PolicyConfig) -> float:
-    """What volatility and correlated open trades leave of a size."""
+    """What volatility and correlated open trades leave of a size.
+
+    Of n + 1 equal bets that all correlate by rho, each is worth 1 / (1 + rho n) of what it is worth
+    alone: that is Kelly's stake, solved for normal returns (Thorp 2006, The Kelly criterion).
+    """
     correlated = exposure.same_symbol + exposure.same_strategy_side
-    cut: float = config.correlated_cut**correlated
+    cut = 1.0 / (1.0 + config.correlation * correlated)
     if belief.volatility is not None and belief.volatility > 1.0:
         cut /= belief.volatility
     return cut
@@ -245,5 +249,5 @@ def _cut(belief: Belief, exposure: Exposure, config: PolicyConfig) -> float:
 def _say_cuts(belief: Belief, exposure: Exposure, config: PolicyConfig, reasons: list[str]) -> None:
     if belief.volatility is not None and belief.volatility > 1.0:
         reasons.append("high_volatility")
-    if exposure.same_symbol + exposure.same_strategy_side > 0 and config.correlated_cut < 1.0:
+    if exposure.same_symbol + exposure.same_strategy_side > 0 and config.correlation > 0.0:
         reasons.append("correlated_open_trade")

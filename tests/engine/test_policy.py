@@ -65,7 +65,7 @@ POLICY = st.builds(
     max_position_pct=PERCENT,
     max_risk_pct=PERCENT,
     max_positions=st.integers(1, 30),
-    correlated_cut=SHARE,
+    correlation=PROBABILITY,
     exploration_rate=PROBABILITY,
     exploration_size=SHARE,
     warmup_closes=st.sampled_from([0, 50]),
@@ -144,11 +144,12 @@ def test_twice_the_usual_volatility_halves_the_size_and_half_of_it_changes_nothi
     assert low == usual == settled(GOOD)
 
 
-def test_each_correlated_open_trade_halves_the_size_even_when_kelly_is_capped():
+def test_correlated_open_trades_share_the_stake_even_when_kelly_is_capped():
     strong = replace(GOOD, probability=0.7)
     assert settled(strong).size_multiplier == 1.0
     verdict = settled(strong, Exposure(5, 1, 2))
-    assert verdict.size_multiplier == 0.125
+    assert verdict.size_multiplier == 1 / (1 + 0.5 * 3)
+    assert settled(strong, Exposure(5, 1, 2), PolicyConfig(correlation=0.0)) == settled(strong)
     assert verdict.reasons[-1] == "correlated_open_trade"
     assert settled(strong, Exposure(5, 0, 0)) == settled(strong)
 
@@ -174,8 +175,8 @@ def test_a_skipped_signal_drawn_for_exploration_is_taken_small():
     verdict = settled(replace(BAD, explore=True, volatility=2.0), Exposure(1, 1, 0))
     assert verdict == Verdict(
         "reduce_size",
-        0.25 / 4,
-        pytest.approx(0.25 / 4 * 0.1),
+        0.25 / 3,
+        pytest.approx(0.25 / 3 * 0.1),
         (
             "expected_return_not_above_margin",
             "exploration",
