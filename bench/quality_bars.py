@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from engine.evaluation import scores
 from engine.evaluation.bootstrap import Estimate, holm, mean_difference
 from engine.evaluation.compare import Comparison
-from engine.evaluation.prequential import Outcomes, running_base_rate
+from engine.evaluation.prequential import Outcomes, group_coverage, running_base_rate
 from engine.report import BINS, SKIPPED_SHARE
-from learners.conformal import ProbabilityInterval
 
 ABOVE_EXPERT = 0.0005
 ABOVE_BASE_RATE = 0.0003
@@ -136,21 +135,6 @@ def interval_bars(tape: str, outcomes: Outcomes) -> list[Bar]:
             )
         )
     return bars
-
-
-def group_coverage(outcomes: Outcomes) -> tuple[float | None, int]:
-    """How often the share of wins of a group lies within its mean probability interval.
-
-    One trade wins or doesn't, so an interval of a probability is about many: groups of closes as
-    `learners.conformal.ProbabilityInterval` makes and counts them, given what was published. Beside
-    the share stands how many groups there were.
-    """
-    counter = ProbabilityInterval()
-    columns = (outcomes.probability, outcomes.probability_low, outcomes.probability_high)
-    for p, low, high, won in zip(*columns, outcomes.won.tolist(), strict=True):
-        if low == low:
-            counter.learn(float(p), (float(low), float(high)), won)
-    return (counter.covered / counter.judged if counter.judged else None), counter.judged
 
 
 def trading_bars(tape: str, outcomes: Outcomes, bar: bool, seed: int) -> list[Bar]:

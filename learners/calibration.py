@@ -29,7 +29,7 @@ KNOTS = np.array([-5.0, -3.5, -2.5, -1.75, -1.0, -0.5, 0.0, 0.5, 1.0, 1.75, 2.5,
 """Log odds between which the curves are straight."""
 
 _STACK_VARIANCE, _STACK_DRIFT = 0.1, 1e-6
-_CURVE_VARIANCE, _CURVE_DRIFT = 0.05, 1e-6
+_CURVE_VARIANCE, _CURVE_DRIFT = 0.2, 1e-6
 
 
 class Calibration:

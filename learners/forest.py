@@ -73,8 +73,10 @@ class AdaptiveRandomForest(base.Classifier):
     seed
         Of the generator behind weights and feature subsets.
 
-    References ---------- Gomes, H. M. et al. (2017). Adaptive random forests for evolving data
-    stream classification. Machine Learning 106.
+    References
+    ----------
+    Gomes, H. M. et al. (2017). Adaptive random forests for evolving data stream classification.
+    Machine Learning 106.
 
     Examples
     --------

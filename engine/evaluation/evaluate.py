@@ -18,7 +18,7 @@ from engine.evaluation import scores
 from engine.evaluation.bootstrap import RESAMPLES, SEED, Estimate, mean
 from engine.evaluation.judgement import Judgement, baseline_of, block_of, judge
 from engine.evaluation.off_policy import Censored, censored
-from engine.evaluation.prequential import Outcomes, Run, run, running_base_rate
+from engine.evaluation.prequential import Outcomes, Run, group_coverage, run, running_base_rate
 from engine.evaluation.slices import Slice, sliced
 from engine.evaluation.walk_forward import Judged, pooled, walk_forward, windows
 from engine.report import SKIPPED_SHARE
@@ -101,8 +101,8 @@ class Evaluation:
     calibrated_ece
         The ECE that a perfectly calibrated forecast stays below 19 times in 20.
     probability_held
-        Share of the closes in bins whose win rate lies within the bin's mean published interval;
-        None without intervals.
+        Share of the groups of closes of like probability whose share of wins lies within their mean
+        published interval; None without intervals.
     return_coverage
         Share of returns inside their published 90 % interval, likewise.
     censored
@@ -187,7 +187,7 @@ def evaluate(
         windows=judged,
         slices=looks,
         calibrated_ece=scores.calibrated_ece(outcomes.probability, seed=plan.seed),
-        probability_held=_held(outcomes),
+        probability_held=group_coverage(outcomes)[0],
         return_coverage=_covered(outcomes, plan),
         censored=censored(offered, passed.outcomes, plan.resamples, plan.seed),
         plan=plan,
@@ -223,17 +223,6 @@ def _forward(
     total = sum(window.end - window.start for window in chosen)
     judged = walk_forward(new_core, tape, chosen, lambda at: progress("walk-forward", at / total))
     return plan, judged
-
-
-def _held(outcomes: Outcomes) -> float | None:
-    """How far win rates lie where the probability intervals say: a single win can't tell."""
-    spoke = np.isfinite(outcomes.probability_low) & np.isfinite(outcomes.probability_high)
-    if not spoke.any():
-        return None
-    p, won = outcomes.probability[spoke], outcomes.won[spoke]
-    lows, rates, sizes = scores.reliability(p, won, outcomes.probability_low[spoke])
-    highs, _, _ = scores.reliability(p, won, outcomes.probability_high[spoke])
-    return float(sizes[(lows <= rates) & (rates <= highs)].sum() / sizes.sum())
 
 
 def _covered(outcomes: Outcomes, plan: Plan) -> Estimate:

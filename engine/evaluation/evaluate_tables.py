@@ -236,13 +236,13 @@ def _coverage(evaluation: Evaluation) -> Iterable[Table]:
     if covered.value is not None:
         rows.append(["returns inside their interval", covered.value, _ends(covered)])
     if held is not None:
-        rows.append(["win rates of bins inside their mean interval", held, None])
+        rows.append(["win rates of groups inside their mean interval", held, None])
     if rows:
         yield Table(
             "Published 90 % intervals",
             ["", "share", "95 %"],
             rows,
-            "A win is 0 or 1, never inside a probability's interval: so bins of closes are asked.",
+            "A win is 0 or 1, never inside a probability's interval: groups of closes are asked.",
         )
 
 

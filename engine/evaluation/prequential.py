@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.core import Core
 from engine.heap import BATCHES, quiet_heap, tidy
+from learners.conformal import ProbabilityInterval
 from streams import Alert, Decision, Outcome, Signal
 from streams.tape import Line
 
@@ -334,3 +335,18 @@ class _Record:
 
 def _side(interval: tuple[float, float] | None, side: int) -> float | None:
     return None if interval is None else interval[side]
+
+
+def group_coverage(outcomes: Outcomes) -> tuple[float | None, int]:
+    """How often the share of wins of a group lies within its mean probability interval.
+
+    One trade wins or doesn't, so an interval of a probability is about many: groups of closes as
+    `learners.conformal.ProbabilityInterval` makes and counts them, given what was published. Beside
+    the share stands how many groups there were.
+    """
+    counter = ProbabilityInterval()
+    columns = (outcomes.probability, outcomes.probability_low, outcomes.probability_high)
+    for p, low, high, won in zip(*columns, outcomes.won.tolist(), strict=True):
+        if low == low:
+            counter.learn(float(p), (float(low), float(high)), won)
+    return (counter.covered / counter.judged if counter.judged else None), counter.judged
