@@ -165,17 +165,25 @@ class FeatureDrift:
         return np.concatenate((rows[at:], rows[:at]))
 
     def _check(self, names: Sequence[str]) -> list[Moved]:
-        rows = self._in_order()
-        columns = np.concatenate((rows[: self.reference], rows[-self.window :])).T.copy()
+        # Our own numbers aren't judged: the time of day and how the closes went. Our own
+        # categories are.
+        judged = [c for c in range(self._columns) if names[c][:1] != "@" or "=" in names[c]]
+        if not judged:
+            return []
+        names = [names[c] for c in judged]
+        older = np.arange(self._seen, self._seen + self.reference)
+        newer = np.arange(self._seen - self.window, self._seen)
+        rows = self._rows[np.concatenate((older, newer)) % len(self._rows)]
+        columns = rows.T[judged]
         before = np.sort(columns[:, : self.reference])
         after = np.sort(columns[:, self.reference :])
-        found = np.empty((self._columns, FIELDS))
+        found = np.empty((len(judged), FIELDS))
         longest = max(self.reference, self.window) + 1
         compare(
             columns.ravel(),
             before.ravel(),
             after.ravel(),
-            self._columns,
+            len(judged),
             self.reference,
             self.window,
             np.empty(longest),
@@ -183,13 +191,11 @@ class FeatureDrift:
             found.ravel(),
         )
         tested = []
-        for name, group in _features(names[: self._columns]).items():
-            if name != names[group[0]]:
-                result = self._stability(name, columns[group], float(found[group, TIME].max()))
-            elif not name.startswith("@"):
+        for name, group in _features(names).items():
+            if name == names[group[0]]:
                 result = _gap(name, found[group[0]])
             else:
-                continue  # our own: the time of day and how the closes went
+                result = self._stability(name, columns[group], float(found[group, TIME].max()))
             if result is not None:
                 tested.append(result)
         if not tested:
@@ -204,14 +210,16 @@ class FeatureDrift:
 
     def _stability(self, name: str, columns: NDArray[np.float64], time: float) -> Moved | None:
         """The population stability index of a category; None when too little is known."""
-        known: NDArray[np.bool_] = ~np.all(np.isnan(columns), axis=0)
+        missing = np.isnan(columns)
+        known: NDArray[np.bool_] = ~np.all(missing, axis=0)
         n, m = int(known[: self.reference].sum()), int(known[self.reference :].sum())
         if min(n, m) < LEAST * time:
             return None
+        there = np.where(missing, 0.0, columns)
         counts = np.stack(
             (
-                np.nansum(columns[:, : self.reference], axis=1),
-                np.nansum(columns[:, self.reference :], axis=1),
+                there[:, : self.reference].sum(axis=1),
+                there[:, self.reference :].sum(axis=1),
             )
         )
         # A value left without a column is all zeros: it belongs to the rest.

@@ -9,6 +9,8 @@ told where the autocorrelation ends, which isn't at the first small lag where se
 turns.
 """
 
+import math
+
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
@@ -29,12 +31,14 @@ def _batch_variance(sums: Ints, n: int, length: int) -> float:
     """`length` times the variance of the means of all overlapping batches of that length.
 
     `sums` are those of the first 0, 1, ..., n indicators. Whole numbers add up the same in any
-    order, so this is compiled to do several at a time.
+    order, so this is compiled to do several at a time; but not if an index could be negative, as
+    ``i + length`` could for all that the compiler knows.
     """
+    ends = sums[length : n + 1]
     total = 0
     squares = 0
     for i in range(n - length + 1):
-        batch = sums[i + length] - sums[i]
+        batch = ends[i] - sums[i]
         total += batch
         squares += batch * batch
     batches = n - length + 1.0
@@ -53,8 +57,12 @@ def _autocorrelation_time(values: Floats, ordered: Floats, at: int, n: int, sums
     longest = 1.0
     highest = ordered[at + n - 1]
     sums[0] = 0
+    before = math.nan
     for quarter in range(1, 4):
         level = ordered[at + quarter * (n - 1) // 4]
+        if level == before:
+            continue
+        before = level
         # At the highest value "at most" would be all.
         strict = level == highest
         for i in range(n):

@@ -21,6 +21,7 @@ from engine.controls import Controls
 from engine.core_config import CoreConfig
 from engine.event_time import EventTime
 from engine.exposure import OpenTrades
+from engine.kill_switch import KillSwitch
 from engine.ledger import Ledger, OpenSignal
 from engine.model import Finding, Fitter, Model
 from engine.policy import decide
@@ -33,6 +34,7 @@ from streams.events import (
     ModelRef,
     Outcome,
     Output,
+    Severity,
     Signal,
     dead,
     encode,
@@ -80,6 +82,7 @@ class Core:
         self.trades = OpenTrades()
         self._time = EventTime()
         self._controls = Controls(control_key)
+        self.switch = KillSwitch(config.safety, config.policy)
         self._source = source
         self._config_digest = config.digest[:12]
         self._out: list[Output] = []
@@ -125,7 +128,7 @@ class Core:
         score = self.model.score(signal)
         outlook = score.outlook
         belief = self.model.belief(signal, score, explored(signal.signal_id, self.config))
-        verdict = decide(
+        verdict = self.switch.verdict(signal.baseline) or decide(
             belief,
             self.trades.facing(signal),
             signal.baseline,
@@ -244,9 +247,21 @@ class Core:
             self.model.request_refit()
             message = f"refit asked for by {control.by}: {control.reason}"
             self._alert(control.ts, Finding("info", "control", "refit", message))
+        elif control.command in ("halt", "arm"):
+            self._switch(entry, control)
         else:
-            message = f"unknown command {control.command!r}; known: refit"
+            message = f"unknown command {control.command!r}; known: arm, halt, refit"
             self._bury(entry.id, entry.data, "control_refused", message)
+
+    def _switch(self, entry: Entry, control: Control) -> None:
+        refusal = self.switch.obey(control)
+        if refusal is not None:
+            self._bury(entry.id, entry.data, "control_refused", refusal)
+            return
+        done = "halted" if control.command == "halt" else "armed"
+        severity: Severity = "critical" if done == "halted" else "warning"
+        message = f"{done} by {control.by}: {control.reason}"
+        self._alert(control.ts, Finding(severity, done, "engine", message))
 
     # Time, dead letters, alerts
 
@@ -294,6 +309,7 @@ class Core:
             "decisions_digest": self.decisions_digest,
             "time": self._time.state(),
             "controls": self._controls.state(),
+            "switch": self.switch.state(),
             "ledger": self.ledger.state(),
             "model": self.model.state(),
         }
@@ -304,6 +320,7 @@ class Core:
         self.decisions_digest = state["decisions_digest"]
         self._time.restore(state["time"])
         self._controls.restore(**state["controls"])
+        self.switch.restore(state["switch"])
         self.ledger.restore(state["ledger"], state["transport"]["parked"])
         self.trades = OpenTrades()
         for opened in self.ledger.open.values():

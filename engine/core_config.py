@@ -145,6 +145,14 @@ class PolicyConfig(Section):
         return self
 
 
+class SafetyConfig(Section):
+    """What a halted engine does."""
+
+    halted_answer: Literal["baseline", "skip"] = Field(
+        "skip", description="what every signal is answered with: the bot's own baseline, or skip"
+    )
+
+
 def _default_experts() -> dict[str, ExpertConfig]:
     alone = {kind: ExpertConfig(kind=kind) for kind in ("logistic", "bayes", "forest")}
     return {
@@ -166,6 +174,7 @@ class CoreConfig(Section):
     refit: RefitConfig = RefitConfig()
     drift: DriftConfig = DriftConfig()
     policy: PolicyConfig = PolicyConfig()
+    safety: SafetyConfig = SafetyConfig()
 
     @model_validator(mode="after")
     def _has_base_rate(self) -> "CoreConfig":

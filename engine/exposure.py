@@ -1,7 +1,5 @@
 """Which trades are open that were taken: what caps and correlation are judged by."""
 
-from collections import Counter
-
 from engine.ledger import OpenSignal
 from engine.policy import Exposure
 from streams.events import Signal
@@ -12,15 +10,16 @@ class OpenTrades:
 
     def __init__(self) -> None:
         self._count = 0
-        self._groups: Counter[tuple[str | None, ...]] = Counter()
+        self._groups: dict[tuple[str | None, ...], int] = {}
 
     def facing(self, signal: Signal) -> Exposure:
         """What is open beside this signal."""
-        alike = (signal.strategy, signal.side)
+        symbol, strategy, side = signal.symbol, signal.strategy, signal.side
+        opened = self._groups.get
         return Exposure(
             self._count,
-            self._groups[signal.symbol,],
-            self._groups[alike] - self._groups[signal.symbol, *alike],
+            opened((symbol,), 0),
+            opened((strategy, side), 0) - opened((symbol, strategy, side), 0),
         )
 
     def opened(self, trade: OpenSignal) -> None:
@@ -37,6 +36,8 @@ class OpenTrades:
         self._count += by
         alike = (trade.strategy, trade.side)
         for group in ((trade.symbol,), alike, (trade.symbol, *alike)):
-            self._groups[group] += by
-            if not self._groups[group]:
+            count = self._groups.get(group, 0) + by
+            if count:
+                self._groups[group] = count
+            else:
                 del self._groups[group]

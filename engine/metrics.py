@@ -82,6 +82,9 @@ class Metrics:
             name: Gauge(f"closeloop_{name}", meaning, ["of"], registry=self.registry)
             for name, meaning in FIGURES.items()
         }
+        self.halted = Gauge(
+            "closeloop_halted", "1 while a person has halted the engine", registry=self.registry
+        )
         self.reconnects = Counter(
             "closeloop_reconnects",
             "Times the server was lost and tried again",
@@ -97,6 +100,7 @@ class Metrics:
         """Show the counters and weights of `core()`, the one at work at that moment."""
         for kind in COUNTS:
             self.counts.labels(kind).set_function(partial(_count, core, kind))
+        self.halted.set_function(lambda: core().switch.halted_by is not None)
         for name, values in core().model.forecaster.figures().items():
             for of in values:
                 show = partial(_figure, core, name, of)

@@ -23,6 +23,7 @@ from engine.core_config import PolicyConfig
 from streams.events import Action, Baseline
 
 REASONS = (
+    "halted",
     "warming_up",
     "default_baseline",
     "too_many_positions",

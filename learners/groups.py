@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
+from math import nan
 from typing import Any, cast
 
 from river.base import Classifier
@@ -37,12 +38,15 @@ class GroupMeans:
         # By group: weight, weighted sum, closes.
         self._groups: OrderedDict[str, list[float]] = OrderedDict()
 
-    def mean(self, group: str, overall: float) -> float:
-        """The group's mean, where the mean of all is `overall`."""
+    def mean(self, group: str, overall: float, min_closes: int = 0) -> float:
+        """The group's mean, where the mean of all is `overall`; NaN with fewer closes than that."""
         sums = self._groups.get(group)
         if sums is None:
-            return overall
-        return (sums[1] + self.shrink * overall) / (sums[0] + self.shrink)
+            return overall if min_closes <= 0 else nan
+        weight, total, closes = sums
+        if closes < min_closes:
+            return nan
+        return (total + self.shrink * overall) / (weight + self.shrink)
 
     def closes(self, group: str) -> int:
         """Closes of that group so far."""
@@ -107,21 +111,26 @@ class GroupRate(Classifier):
         self._levels = by.split("+")
         self._means = GroupMeans(shrink, half_life, max_groups)
 
+    def predict_proba_groups(self, groups: Mapping[Hashable, str]) -> float:
+        """By a signal's groups, the levels by their names; NaN when it abstains."""
+        overall = (self.wins + 1) / (self.seen + 2)
+        return self._means.mean(self._group(groups), overall, self.min_closes)
+
     def predict_proba_one(self, x: Mapping[Hashable, str], **_: object) -> dict[ClfTarget, float]:
-        """By the groups in `x`, the levels by their names; {} when it abstains."""
-        group = self._group(x)
-        if self._means.closes(group) < self.min_closes:
-            return {}
-        p = self._means.mean(group, (self.wins + 1) / (self.seen + 2))
-        return {False: 1.0 - p, True: p}
+        """As `predict_proba_groups`; {} when it abstains."""
+        p = self.predict_proba_groups(x)
+        return {False: 1.0 - p, True: p} if p == p else {}
 
     def learn_one(self, x: Mapping[Hashable, str], y: ClfTarget) -> None:
         """Count one close."""
-        self._means.learn(self._group(x), float(bool(y)))
-        self.wins += bool(y)
+        won = bool(y)
+        self._means.learn(self._group(x), 1.0 if won else 0.0)
+        self.wins += won
         self.seen += 1
 
     def _group(self, x: Mapping[Hashable, str]) -> str:
+        if len(self._levels) == 1:
+            return x[self.by]
         return "\n".join([x[level] for level in self._levels])
 
     def state(self) -> dict[str, object]:

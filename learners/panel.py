@@ -8,7 +8,7 @@ a replay sees the same failures.
 from collections.abc import Hashable, Mapping, Sequence
 from copy import deepcopy
 from math import nan
-from typing import Literal, NamedTuple, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,8 @@ class ExpertPanel:
         self._specs = list(specs)
         self._encoder = encoder
         self._seed = seed
-        self._models = [build(spec, seed, encoder.max_columns) for spec in specs]
+        # Which methods an expert has is known by `_speaks`: a cast at each call would cost more.
+        self._models: list[Any] = [build(spec, seed, encoder.max_columns) for spec in specs]
         # Asked once: checking a protocol takes longer than most experts do.
         self._speaks = [_language(model) for model in self._models]
         # A base rate has its prior; a booster abstains by itself, and so does a group's rate.
@@ -83,7 +84,7 @@ class ExpertPanel:
 
     def __getitem__(self, name: str) -> Classifier:
         """The expert called `name`."""
-        return self._models[self.names.index(name)]
+        return cast(Classifier, self._models[self.names.index(name)])
 
     @property
     def failures(self) -> dict[str, tuple[int, str]]:
@@ -120,30 +121,26 @@ class ExpertPanel:
                 continue
             try:
                 if speaks == "rows":
-                    p = cast(RowExpert, model).predict_proba_row(row)
-                    if p != p and self._at_once[i]:
-                        continue
+                    p = model.predict_proba_row(row)
+                elif speaks == "groups":
+                    p = model.predict_proba_groups(groups)
                 elif speaks == "votes":
-                    said, votes[-1] = cast(Voter, model).predict_with_votes(row)
-                    p, returns[-1], stops[-1] = said
+                    (p, returns[-1], stops[-1]), votes[-1] = model.predict_with_votes(row)
                 else:
-                    if speaks == "groups":
-                        answer = cast(GroupRate, model).predict_proba_one(groups)
-                    else:
-                        if view is None:
-                            view = self._view(row)
-                        answer = model.predict_proba_one(view)
+                    if view is None:
+                        view = self._view(row)
+                    answer = model.predict_proba_one(view)
                     if not answer:
                         continue
                     p = float(answer.get(True, 0.0))
             except Exception as error:  # noqa: BLE001  # whatever River raises on odd input
                 self._failed(i, type(error).__name__)
                 continue
-            if p != p:
+            if p == p:
+                out[i] = LOWEST if p < LOWEST else HIGHEST if p > HIGHEST else p
+            elif not self._at_once[i]:
                 self._failed(i, "NaN")
                 self.reset(self.names[i])
-            else:
-                out[i] = LOWEST if p < LOWEST else HIGHEST if p > HIGHEST else p
         return Forecast(np.array(out), tuple(votes), returns, stops)
 
     def learn(
@@ -168,12 +165,12 @@ class ExpertPanel:
             self._classes[i][won] = True
             try:
                 if speaks == "rows":
-                    cast(RowExpert, model).learn_row(row, won)
+                    model.learn_row(row, won)
+                elif speaks == "groups":
+                    model.learn_one(groups, won)
                 elif speaks == "votes":
                     vote = next(cast_then)
-                    cast(Voter, model).learn_row(row, won, return_pct, ended, vote)
-                elif speaks == "groups":
-                    cast(GroupRate, model).learn_one(groups, won)
+                    model.learn_row(row, won, return_pct, ended, vote)
                 else:
                     if view is None:
                         view = self._view(row)

@@ -12,6 +12,7 @@ import typer
 from engine.cli import (
     audit,
     compare,
+    control,
     evaluate,
     features,
     importing,
@@ -40,6 +41,7 @@ live.add_to(app)
 tape.add_to(app)
 proof.add_to(app)
 snapshot.add_to(app)
+control.add_to(app)
 audit.add_to(app)
 compare.add_to(app)
 evaluate.add_to(app)

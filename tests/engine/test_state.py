@@ -46,8 +46,8 @@ CONFIG = CoreConfig(
 SIGNALS = 300
 
 
-def control(minute: int) -> Control:
-    blank = Control(command="refit", ts=at(minute), by="ann", reason="to see", sig="0" * 64)
+def control(minute: int, command: str = "refit") -> Control:
+    blank = Control(command=command, ts=at(minute), by="ann", reason="to see", sig="0" * 64)
     return replace(blank, sig=sign(blank, KEY))
 
 
@@ -85,6 +85,8 @@ def eventful() -> Iterator[Signal | Close | Control | bytes]:
             yield signal(f"s{max(0, i - 11)}", i, features={"edge": 9.0})
         if i in (60, 150, 250):
             yield control(200 if i == 150 else 60)  # the last is a copy
+        if i in (125, 145):
+            yield control(i, "halt" if i == 125 else "arm")
 
 
 STREAM = entries(*[e if isinstance(e, bytes) else encode(e) for e in eventful()])
@@ -115,6 +117,7 @@ def test_the_history_has_something_of_everything():
     for word in (
         b'"drift"', b"feature_drift", b"refit_installed", b"expert_failed", b"signal_expired",
         b"orphan_close", b"late_close", b"invalid", b"refit asked for", b"was obeyed before",
+        b"halted by ann", b"armed by ann",
     ):  # fmt: skip
         assert word in text, word
 
@@ -129,7 +132,7 @@ def test_from_any_snapshot_on_everything_put_out_is_what_it_would_have_been(take
 
 
 PARTS = (
-    ("time",), ("controls",), ("decisions_digest",), ("counts",), ("transport",),
+    ("time",), ("controls",), ("switch",), ("decisions_digest",), ("counts",), ("transport",),
     ("ledger", "open", "outlooks", "rows", "frozen", "votes"), ("ledger", "parked"),
     ("ledger", "ended", "ended_closed"),
     *(("model", part) for part in (
