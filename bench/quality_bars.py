@@ -122,7 +122,7 @@ def interval_bars(tape: str, outcomes: Outcomes) -> list[Bar]:
     bars = []
     returns = scores.coverage(late.return_low, late.return_high, late.return_pct)
     published = int(np.isfinite(late.return_low).sum())
-    shares, groups = group_coverage(late)
+    shares, groups = group_coverage(outcomes, len(outcomes) - len(late))
     counted = (("return", returns, published, "closes"), ("probability", shares, groups, "groups"))
     for what, seen, count, units in counted:
         bars.append(

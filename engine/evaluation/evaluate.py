@@ -187,7 +187,7 @@ def evaluate(
         windows=judged,
         slices=looks,
         calibrated_ece=scores.calibrated_ece(outcomes.probability, seed=plan.seed),
-        probability_held=group_coverage(outcomes)[0],
+        probability_held=group_coverage(passed.outcomes, warm_up)[0],
         return_coverage=_covered(outcomes, plan),
         censored=censored(offered, passed.outcomes, plan.resamples, plan.seed),
         plan=plan,

@@ -337,16 +337,22 @@ def _side(interval: tuple[float, float] | None, side: int) -> float | None:
     return None if interval is None else interval[side]
 
 
-def group_coverage(outcomes: Outcomes) -> tuple[float | None, int]:
+def group_coverage(outcomes: Outcomes, skip: int = 0) -> tuple[float | None, int]:
     """How often the share of wins of a group lies within its mean probability interval.
 
-    One trade wins or doesn't, so an interval of a probability is about many: groups of closes as
-    `learners.conformal.ProbabilityInterval` makes and counts them, given what was published. Beside
-    the share stands how many groups there were.
+    One trade wins or doesn't, so an interval of a probability is about many: the groups of closes
+    are those that `learners.conformal.ProbabilityInterval` makes and counts, from the first close
+    on. Those that were full within the first `skip` closes don't count. Beside the share stands how
+    many groups there were.
     """
     counter = ProbabilityInterval()
+    covered = judged = 0
     columns = (outcomes.probability, outcomes.probability_low, outcomes.probability_high)
-    for p, low, high, won in zip(*columns, outcomes.won.tolist(), strict=True):
+    closes = zip(*columns, outcomes.won.tolist(), strict=True)
+    for i, (p, low, high, won) in enumerate(closes):
+        if i == skip:
+            covered, judged = counter.covered, counter.judged
         if low == low:
             counter.learn(float(p), (float(low), float(high)), won)
-    return (counter.covered / counter.judged if counter.judged else None), counter.judged
+    groups = counter.judged - judged
+    return ((counter.covered - covered) / groups if groups else None), groups
