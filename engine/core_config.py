@@ -48,7 +48,7 @@ class FeaturesConfig(Section):
 class ExpertConfig(Section):
     """One expert: a kind of ours, or any River classifier by its dotted path."""
 
-    kind: str = Field(description="base_rate, logistic, bayes, forest or a path such as river.…")
+    kind: str = Field(description="base_rate, group_rate, logistic, bayes, forest or river.…")
     params: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="arguments of its constructor"
     )

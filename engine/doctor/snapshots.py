@@ -98,7 +98,8 @@ def _sound(found: Snapshot) -> Diagnosis:
 def _features(config: Config, found: Snapshot) -> Diagnosis:
     """Features that say nothing, as of that snapshot."""
     drift = config.core.drift
-    watch = FeatureDrift(drift.feature_reference, drift.feature_window)
+    # As the model makes it: the same ring, or the rows would be taken in another order.
+    watch = FeatureDrift(drift.feature_reference, drift.feature_window, drift.feature_window)
     model: Any = found.tree["model"]
     watch.restore(model["features"])
     health = watch.health(model["encoder"]["names"])
