@@ -16,8 +16,10 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from engine.core_config import CoreConfig, Positive, Section
+from engine.core_config import CoreConfig
+from engine.section import Positive, Section
 from snapshots.format import MIN_KEY_BYTES
+from streams.events import Severity
 
 DEFAULT_PATH = Path("closeloop.toml")
 
@@ -68,13 +70,51 @@ class SnapshotConfig(Section):
 
 
 class HttpConfig(Section):
-    """Metrics and health, for operators."""
+    """Metrics, health and control, for operators."""
 
     host: str = Field("127.0.0.1", description="the address bound")
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         9464, description="/metrics, /healthz and /readyz; 0: any free port"
     )
     enabled: bool = Field(True, description="whether to serve at all")
+    token: SecretStr | None = Field(
+        None,
+        min_length=MIN_KEY_BYTES,
+        description="asked of whoever changes anything; without one nothing can be changed here",
+    )
+
+
+class WebhookConfig(Section):
+    """Alerts to a webhook, in Slack's format."""
+
+    url: SecretStr | None = Field(None, description="where to; without one nothing is sent")
+    least: Severity = Field("warning", description="the least severity sent")
+
+
+class EmailConfig(Section):
+    """Alerts by e-mail."""
+
+    host: str | None = Field(None, description="the SMTP server; without one nothing is sent")
+    port: Annotated[int, Field(ge=1, le=65_535)] = Field(587, description="its port")
+    security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="how the connection is encrypted"
+    )
+    user: str | None = Field(None, description="who logs in; without one nobody does")
+    password: SecretStr | None = Field(None, description="and with which password")
+    sender: str = Field("closeloop@localhost", description="who the mail is from")
+    recipients: tuple[str, ...] = Field((), description="who gets it")
+    least: Severity = Field("critical", description="the least severity sent")
+
+
+class NotifyConfig(Section):
+    """Alerts to where people look. None of it ever waits in a decision's way."""
+
+    timeout_s: Annotated[float, Field(gt=0.0)] = Field(
+        5.0, description="how long a receiver may take"
+    )
+    attempts: Positive = Field(5, description="tries for an alert; then it is only logged")
+    webhook: WebhookConfig = WebhookConfig()
+    email: EmailConfig = EmailConfig()
 
 
 class LogConfig(Section):
@@ -103,6 +143,7 @@ class Config(BaseSettings):
     snapshots: SnapshotConfig = SnapshotConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
+    notify: NotifyConfig = NotifyConfig()
     control_key: SecretStr | None = Field(
         None,
         min_length=MIN_KEY_BYTES,

@@ -49,7 +49,9 @@ def _table(section: object, path: tuple[str, ...]) -> Iterator[str]:
         if not (_is_section(values[name]) or _are_sections(values[name])):
             yield from _setting(name, schema, values[name])
     for name, value in values.items():
-        if _is_section(value):
+        if _is_section(value) and _are_alike(value):
+            yield from _like_tables(value, (*path, name))
+        elif _is_section(value):
             yield from _table(value, (*path, name))
         elif _are_sections(value):
             yield from _named_tables(value, (*path, name))
@@ -61,6 +63,29 @@ def _is_section(value: object) -> bool:
 
 def _are_sections(value: object) -> bool:
     return isinstance(value, dict) and any(map(_is_section, value.values()))
+
+
+def _are_alike(section: object) -> bool:
+    """Whether a section is nothing but sections of one kind."""
+    values = list(dict(section).values()) if isinstance(section, BaseModel) else []
+    return len(values) > 1 and _is_section(values[0]) and len(set(map(type, values))) == 1
+
+
+def _like_tables(section: BaseModel, path: tuple[str, ...]) -> Iterator[str]:
+    """Sections of one kind: what their settings mean stands there once."""
+    fields = type(section).model_fields
+    kind = type(getattr(section, next(iter(fields))))
+    yield from ["", *_prose(_meaning(section))]
+    for name, field in kind.model_fields.items():
+        yield from _hanging(f"{name}: {field.description}")
+    for name, field in fields.items():
+        yield from ["", *_prose(field.description or ""), f"#[{'.'.join((*path, name))}]"]
+        for setting, value in getattr(section, name).model_dump(exclude_none=True).items():
+            yield f"#{setting} = {_toml(value)}"
+
+
+def _hanging(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent="#   ", subsequent_indent="#     ")
 
 
 def _setting(name: str, schema: Mapping[str, Any], value: object) -> Iterator[str]:

@@ -21,10 +21,11 @@ from engine.controls import Controls
 from engine.core_config import CoreConfig
 from engine.event_time import EventTime
 from engine.exposure import OpenTrades
-from engine.kill_switch import KillSwitch
+from engine.finding import Finding
 from engine.ledger import Ledger, OpenSignal
-from engine.model import Finding, Fitter, Model
+from engine.model import Fitter, Model
 from engine.policy import decide
+from engine.safety.switch import KillSwitch
 from streams.events import (
     Alert,
     Close,

@@ -7,21 +7,13 @@ import hashlib
 from typing import Annotated, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from engine.safety.settings import AlertsConfig, RolloutConfig, SafetyConfig
+from engine.section import Fraction, Percent, Positive, Section, Share
 from learners import RefitParams
 
-Positive = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Share = Annotated[float, Field(gt=0.0, le=1.0)]
-Percent = Annotated[float, Field(gt=0.0, le=100.0)]
 Reaction = Literal["alert", "reset", "refit", "recalibrate"]
-
-
-class Section(BaseModel):
-    """A table of settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LedgerConfig(Section):
@@ -145,14 +137,6 @@ class PolicyConfig(Section):
         return self
 
 
-class SafetyConfig(Section):
-    """What a halted engine does."""
-
-    halted_answer: Literal["baseline", "skip"] = Field(
-        "skip", description="what every signal is answered with: the bot's own baseline, or skip"
-    )
-
-
 def _default_experts() -> dict[str, ExpertConfig]:
     alone = {kind: ExpertConfig(kind=kind) for kind in ("logistic", "bayes", "forest")}
     return {
@@ -174,7 +158,9 @@ class CoreConfig(Section):
     refit: RefitConfig = RefitConfig()
     drift: DriftConfig = DriftConfig()
     policy: PolicyConfig = PolicyConfig()
+    rollout: RolloutConfig = RolloutConfig()
     safety: SafetyConfig = SafetyConfig()
+    alerts: AlertsConfig = AlertsConfig()
 
     @model_validator(mode="after")
     def _has_base_rate(self) -> "CoreConfig":

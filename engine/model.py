@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from drift import DriftMonitors, FeatureDrift, Regimes
 from engine.core_config import CoreConfig, Reaction
+from engine.finding import Finding
 from engine.ledger import OpenSignal
 from engine.policy import Belief
 from learners import (
@@ -72,16 +73,6 @@ class Score:
     frozen: Frozen
     votes: Votes
     regime: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something the model noticed about itself."""
-
-    severity: Severity
-    code: str
-    subject: str
-    message: str
 
 
 class Model:

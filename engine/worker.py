@@ -38,6 +38,7 @@ from streams import (
     Keys,
     Lease,
     LeaseHeld,
+    ModelChange,
     Outcome,
     Output,
     RawEntry,
@@ -368,7 +369,9 @@ class Worker:
             return keys.decisions, entry_id, encode(output)
         if isinstance(output, Outcome):
             return keys.outcomes, entry_id, encode(output)
-        return (keys.alerts if isinstance(output, Alert) else keys.dead), "*", encode(output)
+        if isinstance(output, Alert):
+            return keys.alerts, "*", encode(output)
+        return (keys.models if isinstance(output, ModelChange) else keys.dead), "*", encode(output)
 
     def _snapshot_if_due(self, leading: bool) -> None:
         if self._patiently(lambda: self._snapshotter.due(self.core, self._lineage, leading)):

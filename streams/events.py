@@ -1,6 +1,6 @@
 """The events on the wire: what bots publish, what closeloop answers, and how both become bytes.
 
-Input: `Signal`, `Close`, `Control`. Output: `Decision`, `Outcome`, `Alert`, `Dead`,
+Input: `Signal`, `Close`, `Control`. Output: `Decision`, `Outcome`, `Alert`, `ModelChange`, `Dead`,
 `SnapshotNotice`. All are frozen. `decode` turns bytes into an input event or says, for a person,
 why it can't. `encode` turns any of them into canonical bytes: fields in declaration order, absent
 ones left out, floats in their shortest form, so equal events have equal bytes on every machine.
@@ -43,6 +43,9 @@ Side = Literal["long", "short"]
 Action = Literal["take", "reduce_size", "skip"]
 Baseline = Literal["take", "skip"]
 Severity = Literal["critical", "warning", "info"]
+Arm = Literal["model", "baseline"]
+Mode = Literal["shadow", "advisory", "canary", "live"]
+Restraint = Literal["REDUCING", "HALTED"]
 ContractVersion = Annotated[Version | None, Meta(description="version of this contract")]
 BotNotes = Annotated[Notes | None, Meta(description="the bot's own notes, never read")]
 
@@ -138,8 +141,15 @@ class Decision(_Event, frozen=True, kw_only=True, tag="decision"):
     reasons: tuple[str, ...]
     model: ModelRef
     regime: str | None = None
-    arm: str | None = None
-    mode: str | None = None
+    arm: Annotated[Arm | None, Meta(description="who decided this signal; live: the model")] = None
+    mode: Annotated[Mode | None, Meta(description="of the rollout; absent: live")] = None
+    safety: Annotated[Restraint | None, Meta(description="of the kill switch, unless ACTIVE")] = (
+        None
+    )
+    advised: Annotated[
+        Action | None, Meta(description="what the model would do, where it isn't what is done")
+    ] = None
+    advised_size: float | None = None
     baseline: Baseline | None = None
     kelly_fraction: float | None = None
     probability_interval: tuple[float, float] | None = None
@@ -170,6 +180,12 @@ class Outcome(_Event, frozen=True, kw_only=True, tag="outcome"):
     risk: Probability
     size_multiplier: float
     regime: str | None = None
+    arm: Arm | None = None
+    mode: Mode | None = None
+    advised: Annotated[
+        Action | None, Meta(description="what the model would have done, where it wasn't done")
+    ] = None
+    advised_size: float | None = None
     probability_interval: tuple[float, float] | None = None
     return_interval_pct: tuple[float, float] | None = None
     propensity: Probability | None = None
@@ -191,6 +207,48 @@ class Alert(_Event, frozen=True, kw_only=True, tag="alert"):
     code: Name
     subject: Annotated[str, Meta(description="what it is about: a series, a signal, a refit")]
     message: str
+    state: Annotated[
+        Literal["firing", "resolved"] | None, Meta(description="of a condition that lasts")
+    ] = None
+    unsaid: Annotated[
+        int | None, Meta(description="alerts of this code and subject held back since the last")
+    ] = None
+
+
+class ModelFacts(_Part, frozen=True, kw_only=True):
+    """What a refit was made of, and how good it is on closes that it wasn't made of."""
+
+    cause: Annotated[str, Meta(description="why it was launched: closes, daily, weekly, drift, …")]
+    launched: Annotated[int, Meta(description="closes learned when it was launched")]
+    trained_on: Annotated[int, Meta(description="closes that trained the one that was judged")]
+    held_out: Annotated[int, Meta(description="closes that judged it")]
+    first_close: Annotated[Timestamp | None, Meta(description="of the window of closes")] = None
+    last_close: Timestamp | None = None
+    features: Annotated[tuple[str, ...], Meta(description="the columns of its rows")] = ()
+    params: dict[str, float] = {}
+    metrics: Annotated[dict[str, float], Meta(description="on the held-out closes")] = {}
+    champion_metrics: Annotated[
+        dict[str, float], Meta(description="the champion's, on the same closes")
+    ] = {}
+
+
+class ModelChange(_Event, frozen=True, kw_only=True, tag="model"):
+    """A refit was made, or who is champion changed."""
+
+    ts: Timestamp
+    change: Annotated[
+        Literal["fitted", "installed", "rejected", "rolled_back", "pinned", "unpinned", "lost"],
+        Meta(description="what happened"),
+    ]
+    model: Annotated[str, Meta(description="the refit's ID")]
+    update: Annotated[int, Meta(description="closes learned so far")]
+    by: Annotated[str, Meta(description="who or what did it")]
+    reason: str
+    champion: Annotated[str | None, Meta(description="the champion from now on")] = None
+    parent: Annotated[str | None, Meta(description="the champion until now")] = None
+    forced: Annotated[bool | None, Meta(description="true: the gate was skipped")] = None
+    digest: Annotated[str | None, Meta(description="SHA-256 of the model's text")] = None
+    facts: ModelFacts | None = None
 
 
 class Dead(_Event, frozen=True, kw_only=True, tag="dead"):
@@ -220,7 +278,7 @@ class SnapshotNotice(_Event, frozen=True, kw_only=True, tag="snapshot"):
 
 
 Input = Signal | Close | Control
-Output = Decision | Outcome | Alert | Dead
+Output = Decision | Outcome | Alert | ModelChange | Dead
 
 Wire = TypeVar("Wire", bound=Struct)
 _INPUTS = (Signal, Close, Control)

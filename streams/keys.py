@@ -35,6 +35,11 @@ class Keys:
         return self._key("alerts")
 
     @property
+    def models(self) -> str:
+        """Output: every refit, and every change of the champion."""
+        return self._key("models")
+
+    @property
     def snapshots(self) -> str:
         """Output: a notice with the digest for every snapshot taken."""
         return self._key("snapshots")
@@ -53,6 +58,16 @@ class Keys:
     def standby(self) -> str:
         """A standby's own: that it is there, until when."""
         return self._key("standby")
+
+    @property
+    def view(self) -> str:
+        """The worker's own: what stands where, for people. Nobody decides by it."""
+        return self._key("view")
+
+    @property
+    def notified(self) -> str:
+        """The worker's own: up to which alert people have been told."""
+        return self._key("notified")
 
     @property
     def checkpoint(self) -> str:

@@ -15,6 +15,7 @@ from streams.events import (
     Control,
     Dead,
     Decision,
+    ModelChange,
     Outcome,
     Signal,
     SnapshotNotice,
@@ -27,6 +28,7 @@ CHANNELS: dict[str, tuple[type[Struct], ...]] = {
     "decisions": (Decision,),
     "outcomes": (Outcome,),
     "alerts": (Alert,),
+    "models": (ModelChange,),
     "snapshots": (SnapshotNotice,),
     "dead": (Dead,),
 }
@@ -41,11 +43,13 @@ _OPERATIONS = {
     "workerDecides": ("send", "decisions", (Decision,), "The worker answers each signal once."),
     "workerJoins": ("send", "outcomes", (Outcome,), "The worker tells what came of a decision."),
     "workerWarns": ("send", "alerts", (Alert,), "The worker tells what a person should know."),
+    "workerRegisters": ("send", "models", (ModelChange,), "The worker has another model."),
     "workerNotes": ("send", "snapshots", (SnapshotNotice,), "The worker took a snapshot."),
     "workerBuries": ("send", "dead", (Dead,), "The worker sets aside what it could not use."),
     "consumerReads": ("receive", "decisions", (Decision,), "Whoever acts on decisions reads them."),
     "consumerJoins": ("receive", "outcomes", (Outcome,), "Whoever keeps the books reads these."),
     "consumerWatches": ("receive", "alerts", (Alert,), "Whoever watches reads these."),
+    "consumerAudits": ("receive", "models", (ModelChange,), "Whoever asks which model decided."),
     "botSeesRefusals": ("receive", "dead", (Dead,), "A bot learns why an event was refused."),
 }
 

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from engine.config import ConfigError
-from engine.core_config import Section
+from engine.section import Section
 
 PRESETS = {
     "confluence": "confluence.toml",

@@ -7,7 +7,8 @@ from msgspec import structs
 
 from engine.controls import sign
 from engine.core import Core
-from engine.core_config import CoreConfig, PolicyConfig, SafetyConfig
+from engine.core_config import CoreConfig, PolicyConfig
+from engine.safety.settings import SafetyConfig
 from streams import Alert, Control, Decision, Outcome, encode, read_entry
 from streams.connection import connect
 from streams.events import Dead

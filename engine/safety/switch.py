@@ -8,8 +8,9 @@ replay halts where the live engine did.
 from collections.abc import Mapping
 from typing import Any
 
-from engine.core_config import PolicyConfig, SafetyConfig
+from engine.core_config import PolicyConfig
 from engine.policy import Verdict
+from engine.safety.settings import SafetyConfig
 from streams.events import Baseline, Control
 
 

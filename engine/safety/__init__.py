@@ -1,0 +1,1 @@
+"""What keeps decisions in hand: kill switch, rollout, model registry, alerts. All of it pure."""
