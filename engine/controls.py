@@ -65,7 +65,13 @@ class Controls:
 
 
 def sign(control: Control, key: bytes) -> str:
-    """A control event's signature: HMAC-SHA256, hex, over its canonical bytes without `sig`."""
+    """A control event's signature: HMAC-SHA256, hex, over its canonical bytes without `sig`.
+
+    Numbers in `args` are floats there, as they are once they were on the wire: 3 is 3.0.
+    """
     fields = msgspec.json.decode(encode(control))
     del fields["sig"]
+    for name, value in fields.get("args", {}).items():
+        if isinstance(value, int) and not isinstance(value, bool):
+            fields["args"][name] = float(value)
     return hmac.new(key, msgspec.json.encode(fields), hashlib.sha256).hexdigest()

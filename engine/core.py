@@ -5,15 +5,15 @@ no clock and does no I/O; its answers depend on the config and the events so far
 
 The flow of an event:
   not an event          -> dead letter
-  signal                -> scored, decided, opened in the ledger -> decision (-> an alert when
-                           features have moved, an outcome when its close is already here)
-  close                 -> joined to its signal -> learned -> outcome, and what the model found
+  signal                -> scored, decided, held in hand by the guard, opened in the ledger ->
+                           decision (-> alerts, an outcome when its close is already here)
+  close                 -> joined to its signal -> learned -> outcome, what model and guard found
   control               -> obeyed when its signature holds -> alert
   and event time moving on expires what waited too long -> alerts, dead letters
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,26 +23,29 @@ from engine.event_time import EventTime
 from engine.exposure import OpenTrades
 from engine.finding import Finding
 from engine.ledger import Ledger, OpenSignal
-from engine.model import Fitter, Model
+from engine.live_settings import LiveSettings
+from engine.model import Fitter, Model, Score
+from engine.operations import Operations, Refused
 from engine.policy import decide
-from engine.safety.switch import KillSwitch
+from engine.safety.alert_book import AlertBook
+from engine.safety.answer import Answer
+from engine.safety.guard import Guard
 from streams.events import (
-    Alert,
     Close,
     Control,
     Decision,
     Entry,
+    ModelChange,
     ModelRef,
     Outcome,
     Output,
-    Severity,
     Signal,
     dead,
     encode,
 )
 
 COUNTS = (
-    "events", "signals", "closes", "controls", "decisions", "outcomes", "dead", "alerts",
+    "events", "signals", "closes", "controls", "decisions", "outcomes", "dead", "alerts", "models",
     "duplicate_signals", "duplicate_closes", "orphan_closes", "expired_signals", "late_closes",
 )  # fmt: skip
 
@@ -83,9 +86,11 @@ class Core:
         self.trades = OpenTrades()
         self._time = EventTime()
         self._controls = Controls(control_key)
-        self.switch = KillSwitch(config.safety, config.policy)
+        self.settings = LiveSettings(config)
+        self.guard = Guard(config)
+        self.book = AlertBook(config.alerts)
+        self._operations = Operations(self.model, self.guard, self.settings)
         self._source = source
-        self._config_digest = config.digest[:12]
         self._out: list[Output] = []
 
     def apply(self, entry: Entry) -> list[Output]:
@@ -119,50 +124,20 @@ class Core:
         self._advance(signal.ts)
         opened = self._decide(entry.id, signal)
         self.ledger.open[signal.signal_id] = opened
-        for finding in self.model.watch(opened.row):
-            self._alert(signal.ts, finding)
+        self._tell(signal.ts, self.model.watch(opened.row))
+        self._tell(signal.ts, self.guard.decided(opened, self._time.now))
         parked = self.ledger.parked.pop(signal.signal_id, None)
         if parked is not None:
             self._learn(parked.close)
 
     def _decide(self, entry_id: str, signal: Signal) -> OpenSignal:
         score = self.model.score(signal)
-        outlook = score.outlook
-        belief = self.model.belief(signal, score, explored(signal.signal_id, self.config))
-        verdict = self.switch.verdict(signal.baseline) or decide(
-            belief,
-            self.trades.facing(signal),
-            signal.baseline,
-            self.model.closes,
-            self.config.policy,
-        )
-        decision = Decision(
-            decision_id=entry_id,
-            signal_id=signal.signal_id,
-            ts=signal.ts,
-            symbol=signal.symbol,
-            action=verdict.action,
-            probability=outlook.probability,
-            expected_return_pct=outlook.expected_return_pct,
-            risk=outlook.risk,
-            size_multiplier=verdict.size_multiplier,
-            reasons=verdict.reasons,
-            model=ModelRef(
-                update=self.model.closes,
-                last_close=self.model.last_close,
-                champion=self.model.champion,
-                config=self._config_digest,
-            ),
-            regime=score.regime,
-            baseline=signal.baseline,
-            kelly_fraction=verdict.kelly_fraction,
-            probability_interval=outlook.probability_interval,
-            return_interval_pct=outlook.return_interval_pct,
-            propensity=verdict.propensity,
-        )
+        answer = self._answer(signal, score)
+        decision = self._decision(entry_id, signal, score, answer)
         self.decisions_digest = chain(self.decisions_digest, decision)
         self.counts["decisions"] += 1
         self._out.append(decision)
+        done, advised = answer.done, answer.advised
         opened = OpenSignal(
             signal.signal_id,
             signal.ts,
@@ -171,17 +146,82 @@ class Core:
             signal.strategy,
             signal.baseline,
             score.regime,
-            verdict.action,
-            verdict.size_multiplier,
-            verdict.propensity,
+            done.action,
+            done.size_multiplier,
+            done.kelly_fraction,
+            done.propensity,
+            answer.arm,
+            self.guard.rollout.mode,
+            advised.action,
+            advised.size_multiplier,
             self.model.closes,
-            outlook,
+            score.outlook,
             score.row,
             score.frozen,
             score.votes,
         )
         self.trades.opened(opened)
         return opened
+
+    def _answer(self, signal: Signal, score: Score) -> Answer:
+        """What is done about a signal: what the model would do, held in hand by the guard."""
+        wanted = decide(
+            self.model.belief(signal, score, explored(signal.signal_id, self.config)),
+            self.trades.facing(signal),
+            signal.baseline,
+            self.model.closes,
+            self.settings.policy,
+        )
+        return self.guard.answer(signal, wanted, self.trades.of_strategy(signal.strategy))
+
+    def _decision(self, entry_id: str, signal: Signal, score: Score, answer: Answer) -> Decision:
+        outlook, done, mode = score.outlook, answer.done, self.guard.rollout.mode
+        # What the model would do is shown where it isn't done; in shadow only in the outcome.
+        shown = answer.advised if answer.arm != "model" and mode != "shadow" else None
+        state = self.guard.switch.state_now
+        return Decision(
+            decision_id=entry_id,
+            signal_id=signal.signal_id,
+            ts=signal.ts,
+            symbol=signal.symbol,
+            action=done.action,
+            probability=outlook.probability,
+            expected_return_pct=outlook.expected_return_pct,
+            risk=outlook.risk,
+            size_multiplier=done.size_multiplier,
+            reasons=done.reasons,
+            model=ModelRef(
+                update=self.model.closes,
+                last_close=self.model.last_close,
+                champion=self.model.champion,
+                config=self.settings.digest,
+            ),
+            regime=score.regime,
+            arm=None if mode == "live" else answer.arm,
+            mode=None if mode == "live" else mode,
+            safety=None if state == "ACTIVE" else state,
+            advised=None if shown is None else shown.action,
+            advised_size=None if shown is None else shown.size_multiplier,
+            baseline=signal.baseline,
+            kelly_fraction=done.kelly_fraction,
+            probability_interval=outlook.probability_interval,
+            return_interval_pct=outlook.return_interval_pct,
+            propensity=done.propensity,
+        )
+
+    def score(self, entry: Entry) -> Decision:
+        """The decision that a signal would get now, without a record: nothing is changed.
+
+        Raises `ValueError` when the entry is no signal, or its features can't be used.
+        """
+        signal = entry.event
+        if not isinstance(signal, Signal):
+            raise ValueError(entry.error or "only a signal can be scored")
+        problem = self.model.problem(signal)
+        if problem is not None:
+            raise ValueError(problem)
+        score, _ = self.model.preview(signal)
+        return self._decision(entry.id, signal, score, self._answer(signal, score))
 
     # Closes
 
@@ -206,7 +246,11 @@ class Core:
         opened = self.ledger.close(close.signal_id)
         self.trades.ended(opened)
         outlook = opened.outlook
-        findings = self.model.learn(opened, close)
+        now = self._time.now
+        findings = self.model.learn(opened, close, now)
+        closes, drifted = self.model.closes, self.model.drifted
+        noted = self.guard.closed(opened, close, closes, drifted, now)
+        aside = opened.arm != "model"
         self.counts["outcomes"] += 1
         self._out.append(
             Outcome(
@@ -223,6 +267,10 @@ class Core:
                 risk=outlook.risk,
                 size_multiplier=opened.size_multiplier,
                 regime=opened.regime,
+                arm=None if opened.mode == "live" else opened.arm,
+                mode=None if opened.mode == "live" else opened.mode,
+                advised=opened.advised if aside else None,
+                advised_size=opened.advised_size if aside else None,
                 probability_interval=outlook.probability_interval,
                 return_interval_pct=outlook.return_interval_pct,
                 propensity=opened.propensity,
@@ -234,35 +282,22 @@ class Core:
                 update=self.model.closes,
             )
         )
-        for finding in findings:
-            self._alert(close.ts, finding)
+        self._tell(close.ts, findings)
+        self._tell(close.ts, noted)
 
     # Controls
 
     def _control(self, entry: Entry, control: Control) -> None:
         self.counts["controls"] += 1
-        refusal = self._controls.refusal(control)
-        if refusal is not None:
-            self._bury(entry.id, entry.data, "control_refused", refusal)
-        elif control.command == "refit":
-            self.model.request_refit()
-            message = f"refit asked for by {control.by}: {control.reason}"
-            self._alert(control.ts, Finding("info", "control", "refit", message))
-        elif control.command in ("halt", "arm"):
-            self._switch(entry, control)
-        else:
-            message = f"unknown command {control.command!r}; known: arm, halt, refit"
-            self._bury(entry.id, entry.data, "control_refused", message)
-
-    def _switch(self, entry: Entry, control: Control) -> None:
-        refusal = self.switch.obey(control)
-        if refusal is not None:
-            self._bury(entry.id, entry.data, "control_refused", refusal)
+        try:
+            refusal = self._controls.refusal(control)
+            if refusal is not None:
+                raise Refused(refusal)
+            told = self._operations.obey(control, self._time.now)
+        except Refused as error:
+            self._bury(entry.id, entry.data, "control_refused", str(error))
             return
-        done = "halted" if control.command == "halt" else "armed"
-        severity: Severity = "critical" if done == "halted" else "warning"
-        message = f"{done} by {control.by}: {control.reason}"
-        self._alert(control.ts, Finding(severity, done, "engine", message))
+        self._tell(control.ts, told)
 
     # Time, dead letters, alerts
 
@@ -275,27 +310,40 @@ class Core:
                 self.counts["expired_signals"] += 1
                 self.trades.ended(overdue)
                 message = f"no close came for the signal of {overdue.ts.isoformat()}; given up"
-                self._alert(now, Finding("info", "signal_expired", overdue.signal_id, message))
+                self._tell(now, [Finding("info", "signal_expired", overdue.signal_id, message)])
             else:
                 self.counts["orphan_closes"] += 1
                 message = f"no signal {overdue.close.signal_id!r} came for this close"
                 self._bury(overdue.entry_id, overdue.data, "orphan_close", message)
+        self._tell(now, self.guard.tick(now))
 
     def _bury(self, entry_id: str, data: bytes, reason: str, message: str) -> None:
         self.counts["dead"] += 1
         self._out.append(dead(self._source, entry_id, reason, message, data))
 
-    def _alert(self, ts: datetime, finding: Finding) -> None:
-        self.counts["alerts"] += 1
-        self._out.append(
-            Alert(
-                ts=ts,
-                severity=finding.severity,
-                code=finding.code,
-                subject=finding.subject,
-                message=finding.message,
-            )
-        )
+    def _tell(self, ts: datetime, told: Sequence[Finding | ModelChange]) -> None:
+        """Publish what was found, as far as it is to be said now."""
+        for one in told:
+            if isinstance(one, ModelChange):
+                self.counts["models"] += 1
+                self._out.append(one)
+                continue
+            alert = self.book.say(one, ts, self._time.now)
+            if alert is not None:
+                self.counts["alerts"] += 1
+                self._out.append(alert)
+
+    def figures(self) -> dict[str, object]:
+        """What stands where, for people."""
+        return {
+            **self.guard.figures(),
+            "champion": self.model.champion,
+            "models": self.model.registry.figures(),
+            "refit": self.model.refit_figures(),
+            "settings": {"changed": self.settings.figures(), "digest": self.settings.digest},
+            "alerts_held_back": self.book.held_back,
+            "event_time": self._time.now.isoformat(),
+        }
 
     # State
 
@@ -310,7 +358,9 @@ class Core:
             "decisions_digest": self.decisions_digest,
             "time": self._time.state(),
             "controls": self._controls.state(),
-            "switch": self.switch.state(),
+            "settings": self.settings.state(),
+            "guard": self.guard.state(),
+            "book": self.book.state(),
             "ledger": self.ledger.state(),
             "model": self.model.state(),
         }
@@ -321,7 +371,9 @@ class Core:
         self.decisions_digest = state["decisions_digest"]
         self._time.restore(state["time"])
         self._controls.restore(**state["controls"])
-        self.switch.restore(state["switch"])
+        self.settings.restore(state["settings"])
+        self.guard.restore(state["guard"])
+        self.book.restore(state["book"])
         self.ledger.restore(state["ledger"], state["transport"]["parked"])
         self.trades = OpenTrades()
         for opened in self.ledger.open.values():

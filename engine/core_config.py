@@ -7,11 +7,13 @@ import hashlib
 from typing import Annotated, Literal
 
 import orjson
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from engine.safety.settings import AlertsConfig, RolloutConfig, SafetyConfig
+from engine.safety.timetable import time_of_day, time_of_week
 from engine.section import Fraction, Percent, Positive, Section, Share
-from learners import RefitParams
+from learners import Gate, RefitParams
+from learners.gate import Metric
 
 Reaction = Literal["alert", "reset", "refit", "recalibrate"]
 
@@ -57,7 +59,47 @@ class RefitConfig(Section):
     tolerance: Annotated[float, Field(ge=0.0)] = Field(
         0.0002, description="log loss by which a challenger may be worse than the champion"
     )
+    guarded: tuple[Metric, ...] = Field(
+        ("log_loss", "brier", "auc", "accuracy"),
+        description="metrics of which none may be worse than the champion's by more than `guard`",
+    )
+    guard: Fraction = Field(0.1, description="by which share of the champion's")
+    floor_accuracy: Fraction | None = Field(
+        None, description="least accuracy of a challenger, such as 0.70"
+    )
+    floor_f1: Fraction | None = Field(None, description="least F1 of a challenger, such as 0.65")
+    min_closes: Positive = Field(10, description="held-out closes below which nobody is judged")
+    keep: Annotated[int, Field(ge=4)] = Field(
+        4, description="models kept in the state, to go back to"
+    )
+    daily_at: str | None = Field(
+        None, description="event time of a refit every day, UTC, such as 02:00"
+    )
+    weekly_at: str | None = Field(
+        None, description="of a refit in full every week, such as Sunday 03:00"
+    )
     params: RefitParams = Field(RefitParams(), description="LightGBM's own parameters")
+
+    @field_validator("daily_at")
+    @classmethod
+    def _is_a_time(cls, value: str | None) -> str | None:
+        if value is not None:
+            time_of_day(value)
+        return value
+
+    @field_validator("weekly_at")
+    @classmethod
+    def _is_a_time_of_the_week(cls, value: str | None) -> str | None:
+        if value is not None:
+            time_of_week(value)
+        return value
+
+    @property
+    def gate(self) -> Gate:
+        """What a challenger must be."""
+        floors = {"accuracy": self.floor_accuracy, "f1": self.floor_f1}
+        asked = {name: floor for name, floor in floors.items() if floor is not None}
+        return Gate(self.tolerance, self.guarded, self.guard, asked, self.min_closes)
 
 
 class DriftConfig(Section):

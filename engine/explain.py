@@ -161,8 +161,7 @@ def explain(core: Core, entry: Entry, published: bytes | None = None) -> Explana
         raise ExplainError(f"signal {signal.signal_id!r} was refused: {problem}")
     model = core.model
     closes = model.closes
-    score = model.preview(signal)
-    names = model.encoder.names
+    score, names = model.preview(signal)
     forecaster = model.forecaster
     experts = _shares(forecaster.mixture, score.frozen.experts)
     calibration = _shares(forecaster.calibration.mixture, score.frozen.calibration)
@@ -191,7 +190,7 @@ def explain(core: Core, entry: Entry, published: bytes | None = None) -> Explana
         score.outlook.probability,
         terms,
         forests,
-        core.config.policy,
+        core.settings.policy,
         closes,
         made,
         None if published is None else published.decode(errors="backslashreplace"),

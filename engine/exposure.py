@@ -22,6 +22,11 @@ class OpenTrades:
             opened((strategy, side), 0) - opened((symbol, strategy, side), 0),
         )
 
+    def of_strategy(self, strategy: str | None) -> int:
+        """How many of a strategy's are open."""
+        opened = self._groups.get
+        return opened((strategy, "long"), 0) + opened((strategy, "short"), 0)
+
     def opened(self, trade: OpenSignal) -> None:
         """A signal was decided."""
         self._change(trade, 1)
@@ -31,7 +36,9 @@ class OpenTrades:
         self._change(trade, -1)
 
     def _change(self, trade: OpenSignal, by: int) -> None:
-        if trade.action == "skip":
+        # Where the baseline is done, the model is judged by the trades it would have open itself.
+        echoed = trade.mode == "shadow" or trade.mode == "advisory"
+        if (trade.advised if echoed else trade.action) == "skip":
             return
         self._count += by
         alike = (trade.strategy, trade.side)

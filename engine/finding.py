@@ -18,3 +18,5 @@ class Finding:
     message: str
     state: AlertState | None = None
     """Whether a condition has begun or is over; None: something happened, and that is all."""
+    always: bool = False
+    """Whether somebody waits for it, so that it isn't held back."""

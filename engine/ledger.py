@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from learners import Frozen, Outlook, Votes
-from streams.events import Action, Baseline, Close, Side, decode
+from streams.events import Action, Arm, Baseline, Close, Mode, Side, decode
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -52,7 +52,15 @@ class OpenSignal:
     regime: str | None
     action: Action
     size_multiplier: float
+    position: float | None
+    """The position as a fraction of equity; None where only the bot knows its size."""
     propensity: float
+    arm: Arm | None
+    """Whose decision it is; None: the kill switch's."""
+    mode: Mode
+    advised: Action
+    """What the model would have done."""
+    advised_size: float
     update: int
     """Closes learned before the decision."""
     outlook: Outlook
@@ -155,7 +163,8 @@ class Ledger:
             "open": [
                 [
                     o.signal_id, to_micros(o.ts), o.symbol, o.side, o.strategy, o.baseline,
-                    o.regime, o.action, o.size_multiplier, o.propensity, o.update,
+                    o.regime, o.action, o.size_multiplier, o.position, o.propensity, o.arm, o.mode,
+                    o.advised, o.advised_size, o.update,
                 ]
                 for o in opened
             ],

@@ -83,7 +83,7 @@ class Metrics:
             for name, meaning in FIGURES.items()
         }
         self.halted = Gauge(
-            "closeloop_halted", "1 while a person has halted the engine", registry=self.registry
+            "closeloop_halted", "1 while the engine is halted", registry=self.registry
         )
         self.reconnects = Counter(
             "closeloop_reconnects",
@@ -95,12 +95,19 @@ class Metrics:
             "Times the state was rebuilt from a snapshot and the stream",
             registry=self.registry,
         )
+        self.notifications = Counter(
+            "closeloop_notifications",
+            "Alerts for a receiver, by result: sent; undelivered (given up); summed_up (told in a"
+            " sum only)",
+            ["receiver", "result"],
+            registry=self.registry,
+        )
 
     def watch(self, core: Callable[[], Core]) -> None:
         """Show the counters and weights of `core()`, the one at work at that moment."""
         for kind in COUNTS:
             self.counts.labels(kind).set_function(partial(_count, core, kind))
-        self.halted.set_function(lambda: core().switch.halted_by is not None)
+        self.halted.set_function(lambda: core().guard.switch.state_now == "HALTED")
         for name, values in core().model.forecaster.figures().items():
             for of in values:
                 show = partial(_figure, core, name, of)

@@ -9,6 +9,8 @@ Rules:
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from math import log
 from typing import Any, Protocol
 
@@ -20,6 +22,8 @@ from engine.core_config import CoreConfig, Reaction
 from engine.finding import Finding
 from engine.ledger import OpenSignal
 from engine.policy import Belief
+from engine.safety.registry import Change, Registry, RegistryError, change, facts_of
+from engine.safety.timetable import Timetable
 from learners import (
     Booster,
     ExpertPanel,
@@ -29,6 +33,7 @@ from learners import (
     Frozen,
     History,
     Mixture,
+    Order,
     Outlook,
     Refit,
     RefitJob,
@@ -36,7 +41,7 @@ from learners import (
     RefitWindow,
     Votes,
 )
-from streams.events import Close, Severity, Signal
+from streams.events import Close, ModelChange, Severity, Signal
 
 CHAMPION = "lightgbm"
 """The name of the refit expert."""
@@ -92,6 +97,8 @@ class Model:
         """Closes learned so far."""
         self.last_close: str | None = None
         """The signal_id of the last one."""
+        self.drifted = False
+        """Whether the mixture's drift detector alarmed at the last close."""
         self.refits = {"launched": 0, "installed": 0, "rejected": 0}
         self.encoder = FeatureEncoder(config.features.max_columns, config.features.max_categories)
         self.history = History()
@@ -110,6 +117,8 @@ class Model:
         self._losses = np.zeros(1 + len(self.panel.names))
         self.window = RefitWindow(config.refit.window, config.refit.lag)
         self.schedule = RefitSchedule(config.refit.every, config.refit.lag)
+        self.timetable = Timetable(config.refit.daily_at, config.refit.weekly_at)
+        self.registry = Registry(config.refit.keep)
         # The champion's twin: returns in usual sizes.
         self.return_booster = Booster()
         self._fitter = fitter
@@ -165,12 +174,13 @@ class Model:
         outlook, frozen = self.forecaster.predict(forecast, sized, signal.symbol, alike)
         return Score(outlook, row, frozen, forecast.votes, regime)
 
-    def preview(self, signal: Signal) -> Score:
-        """What `score` would say. Changes nothing but which columns there are."""
-        regimes = self.regimes.state()
-        score = self.score(signal)
+    def preview(self, signal: Signal) -> tuple[Score, list[str]]:
+        """What `score` would say, and the columns of its row. Changes nothing."""
+        regimes, columns = self.regimes.state(), self.encoder.state()
+        score, names = self.score(signal), self.encoder.names
         self.regimes.restore(regimes)
-        return score
+        self.encoder.restore(columns)
+        return score, names
 
     def watch(self, row: NDArray[np.float64]) -> list[Finding]:
         """Watch the features of a signal that was decided; returns what is to be told."""
@@ -202,11 +212,11 @@ class Model:
             explore,
         )
 
-    def learn(self, opened: OpenSignal, close: Close) -> list[Finding]:
-        """Learn how a signal ended; returns what was noticed on the way."""
+    def learn(self, opened: OpenSignal, close: Close, now: datetime) -> list[Finding | ModelChange]:
+        """Learn how a signal ended, at event time `now`; returns what was noticed on the way."""
         won = close.return_pct > 0
         stopped = None if close.exit_reason is None else close.exit_reason == "stop"
-        findings: list[Finding] = []
+        findings: list[Finding | ModelChange] = []
         self.closes += 1
         self.last_close = close.signal_id
         probability = opened.outlook.probability
@@ -232,26 +242,26 @@ class Model:
         )
         self._losses[0] = -log(probability if won else 1.0 - probability)
         self._losses[1:] = losses
+        self.drifted = False
         for series in self.monitors.update(self._losses):
-            self._react(series, findings)
+            self._react(series, close.ts, findings)
         if self.panel.failed > self._failed:
             self._tell_of_failures(findings)
         if self.config.refit.enabled:
-            self._refit(findings)
+            for order in self.timetable.due(now):
+                self.schedule.ask(order)
+            self._refit(close.ts, findings)
         return findings
-
-    def request_refit(self) -> None:
-        """Launch a refit at the next close, or once the one under way is installed."""
-        self.schedule.drifted()
 
     def by_name(self, experts: NDArray[np.float64]) -> dict[str, float]:
         """Experts' probabilities under their names, without those that abstained."""
         pairs = zip(self.panel.names, experts.tolist(), strict=True)
         return {name: p for name, p in pairs if p == p}
 
-    def _react(self, series: str, findings: list[Finding]) -> None:
+    def _react(self, series: str, ts: datetime, findings: list[Finding | ModelChange]) -> None:
         """Do what is configured for when a series' losses have risen."""
         drift = self.config.drift
+        self.drifted = self.drifted or series == MIXTURE
         reactions: tuple[Reaction, ...] = drift.on_mixture if series == MIXTURE else drift.on_expert
         if "reset" in reactions:
             if series == MIXTURE:
@@ -259,18 +269,18 @@ class Model:
             else:
                 self.panel.reset(series)
                 if series == CHAMPION:
-                    self.return_booster = Booster()
+                    self._lose(ts, findings)
         if "recalibrate" in reactions:
             self.forecaster.calibration.doubt()
         if "refit" in reactions:
-            self.request_refit()
+            self.schedule.ask(Order("drift"))
         if "alert" in reactions:
             done = ", ".join(reaction for reaction in reactions if reaction != "alert")
             message = f"the log loss of {series} has risen" + (f"; done: {done}" if done else "")
             severity: Severity = "warning" if series == MIXTURE else "info"
             findings.append(Finding(severity, "drift", series, message))
 
-    def _tell_of_failures(self, findings: list[Finding]) -> None:
+    def _tell_of_failures(self, findings: list[Finding | ModelChange]) -> None:
         for name, (count, how) in self.panel.failures.items():
             if count > self._failures.get(name, 0):
                 self._failures[name] = count
@@ -278,29 +288,130 @@ class Model:
                 findings.append(Finding("warning", "expert_failed", name, message))
         self._failed = self.panel.failed
 
-    def _refit(self, findings: list[Finding]) -> None:
-        """Install the refit that is due now, then launch the one that is."""
+    def _refit(self, ts: datetime, findings: list[Finding | ModelChange]) -> None:
+        """Settle the refit that is due now, then launch the one that is."""
         due = self.schedule.step(self.closes)
         if due.install is not None:
-            refit = self._fitter.collect(_refit_id(due.install))
-            if refit.accepted and refit.text is not None:
-                self._booster.install(refit.text, refit.id)
-                if refit.returns_text is not None:
-                    self.return_booster.install(refit.returns_text, refit.id)
-                self.refits["installed"] += 1
-                findings.append(Finding("info", "refit_installed", refit.id, refit.reason))
-            else:
-                self.refits["rejected"] += 1
-                findings.append(Finding("info", "refit_rejected", refit.id, refit.reason))
+            self._settle(due.install, ts, findings)
         if due.launch is not None:
             self._columns = self.window.columns
             self._fresh = self.monitors.width(MIXTURE)
+            self.registry.defender = self.champion
             self._fitter.submit(self._job(due.launch))
             self.refits["launched"] += 1
 
+    def _settle(self, launched: int, ts: datetime, findings: list[Finding | ModelChange]) -> None:
+        """Install the refit launched at that close, or say why not."""
+        refit = self._fitter.collect(_refit_id(launched))
+        order, registry = self.schedule.done, self.registry
+        columns = tuple(self.encoder.columns[: self._columns])
+        facts = facts_of(refit, order, launched, columns)
+        registry.defender = None
+        forced = order.forced and refit.text is not None
+        installed = forced or (refit.accepted and refit.text is not None and not registry.pinned)
+        # Every decision of a model that the gate didn't let in says so.
+        model = f"{refit.id}-forced" if forced else refit.id
+        reason = refit.reason
+        if refit.accepted and registry.pinned and not forced:
+            reason += f" But {registry.champion} is pinned."
+        if forced:
+            reason += f" It was forced in by {order.cause}."
+        if refit.text is not None:
+            registry.keep(refit, model)
+        record = partial(change, registry, ts, model=model, update=self.closes, by=order.cause)
+        findings.append(record("fitted", reason=refit.reason, digest=refit.digest, facts=facts))
+        if not installed:
+            self.refits["rejected"] += 1
+            findings.append(record("rejected", reason=reason))
+            findings.append(Finding("info", "refit_rejected", refit.id, reason))
+            return
+        parent = self._install(model)
+        self.refits["installed"] += 1
+        findings.append(record("installed", reason=reason, parent=parent, forced=forced))
+        severity: Severity = "warning" if forced else "info"
+        findings.append(Finding(severity, "refit_installed", model, reason))
+
+    def _install(self, model: str, back: bool = False) -> str | None:
+        """Make a kept model champion; returns the one until now."""
+        kept = self.registry[model]
+        self._booster.install(kept.text, model)
+        if kept.returns_text is None:
+            self.return_booster = Booster()
+        else:
+            self.return_booster.install(kept.returns_text, model)
+        return self.registry.install(model, back)
+
+    def _lose(self, ts: datetime, findings: list[Finding | ModelChange]) -> None:
+        """The champion starts afresh: there is none until the next refit."""
+        self.return_booster = Booster()
+        lost = self.registry.lose()
+        if lost is not None:
+            reason = "its log loss has risen, and `drift.on_expert` says reset"
+            record = change(self.registry, ts, "lost", lost, self.closes, "drift", reason, lost)
+            findings.append(record)
+
+    # What people do with models
+
+    def install_kept(
+        self, model: str, forced: bool, by: str, reason: str, ts: datetime
+    ) -> ModelChange:
+        """Make a kept model champion. Raises `RegistryError` when that can't be.
+
+        What the gate refused must be `forced`.
+        """
+        kept = self.registry[model]
+        if model == self.champion:
+            raise RegistryError(f"{model} is champion already; nothing was changed")
+        if not kept.accepted and not forced:
+            raise RegistryError(
+                f"the gate refused {model}; give `force` to install it all the same"
+            )
+        skipped = not kept.accepted
+        parent = self._install(model)
+        return self._changed("installed", model, by, reason, ts, parent, skipped)
+
+    def roll_back(self, model: str | None, by: str, reason: str, ts: datetime) -> ModelChange:
+        """Go back to a kept model, or to the champion before. Raises `RegistryError`."""
+        kept = self.registry.previous if model is None else self.registry[model]
+        if kept.id == self.champion:
+            raise RegistryError(f"{kept.id} is champion already; nothing was changed")
+        parent = self._install(kept.id, back=True)
+        return self._changed("rolled_back", kept.id, by, reason, ts, parent)
+
+    def pin(self, model: str, by: str, reason: str, ts: datetime) -> ModelChange:
+        """Make a kept model champion, and keep it. Raises `RegistryError`."""
+        self.registry[model]
+        parent = self._install(model) if model != self.champion else model
+        self.registry.pinned = True
+        return self._changed("pinned", model, by, reason, ts, parent)
+
+    def unpin(self, by: str, reason: str, ts: datetime) -> ModelChange:
+        """Let refits replace the champion again. Raises `RegistryError` when it isn't pinned."""
+        champion = self.champion
+        if not self.registry.pinned or champion is None:
+            raise RegistryError("no model is pinned; nothing was changed")
+        self.registry.pinned = False
+        return self._changed("unpinned", champion, by, reason, ts, champion)
+
+    def _changed(
+        self,
+        what: Change,
+        model: str,
+        by: str,
+        reason: str,
+        ts: datetime,
+        parent: str | None,
+        forced: bool = False,
+    ) -> ModelChange:
+        return change(
+            self.registry, ts, what, model, self.closes, by, reason, parent, forced,
+            digest=self._booster.digest,
+        )  # fmt: skip
+
     def _job(self, launched: int) -> RefitJob:
         """The job of the refit launched at that close, the same whenever it is made."""
-        view = self.window.at(launched)
+        view, config = self.window.at(launched), self.config.refit
+        defender = self.registry.defender
         return RefitJob(
             id=_refit_id(launched),
             rows=view.rows[:, : self._columns],
@@ -308,14 +419,25 @@ class Model:
             sized=view.sized,
             opened=view.opened,
             closed=view.closed,
-            champion=self._booster.text,
+            champion=None if defender is None else self.registry[defender].text,
             fresh=self._fresh,
-            unseen=None if self.champion is None else launched - _launched(self.champion),
-            holdout=self.config.refit.holdout,
-            tolerance=self.config.refit.tolerance,
+            unseen=None if defender is None else launched - _launched(defender),
+            full=self.schedule.order.full,
+            holdout=config.holdout,
+            gate=config.gate,
             seed=self.config.seed,
-            params=self.config.refit.params,
+            params=config.params,
         )
+
+    def refit_figures(self) -> dict[str, object]:
+        """How refits stand, for people."""
+        return {
+            **self.refits,
+            "pending": self.schedule.pending,
+            "cause": None if self.schedule.pending is None else self.schedule.order.cause,
+            "next": self.schedule.every * (self.closes // self.schedule.every + 1),
+            "lag": self.schedule.lag,
+        }
 
     def state(self) -> dict[str, object]:
         """All that the next answer depends on."""
@@ -353,6 +475,8 @@ class Model:
             "monitors": self.monitors,
             "window": self.window,
             "schedule": self.schedule,
+            "timetable": self.timetable,
+            "registry": self.registry,
             "return_booster": self.return_booster,
             "features": self.features,
         }
@@ -376,4 +500,4 @@ def _refit_id(launched: int) -> str:
 
 
 def _launched(refit_id: str) -> int:
-    return int(refit_id.removeprefix("refit-"))
+    return int(refit_id.split("-")[1])

@@ -24,6 +24,9 @@ from streams.events import Action, Baseline
 
 REASONS = (
     "halted",
+    "shadow",
+    "advisory",
+    "baseline_arm",
     "warming_up",
     "default_baseline",
     "too_many_positions",
@@ -41,6 +44,8 @@ REASONS = (
     "capped_position",
     "high_volatility",
     "correlated_open_trade",
+    "bot_limit",
+    "reducing",
 )
 """Every code there is. A verdict's reasons stand in this order, each once."""
 
@@ -122,18 +127,17 @@ def decide(
     """
     reasons: list[str] = []
     action: Action
+    echoed = None
     if closes < config.warmup_closes:
-        reasons.append("warming_up")
-        if baseline is None:
-            reasons.append("default_baseline")
-            baseline = config.default_baseline
-        if baseline == "skip":
-            return Verdict("skip", 0.0, 0.0, tuple(reasons), 0.0)
+        echoed = echo(baseline, config.default_baseline, "warming_up")
+        if echoed.action == "skip":
+            return echoed
+        reasons.extend(echoed.reasons)
     if exposure.open_positions >= config.max_positions:
         reasons.append("too_many_positions")
         return Verdict("skip", 0.0, 0.0, tuple(reasons), 0.0)
-    if closes < config.warmup_closes:
-        return Verdict("take", 1.0, None, tuple(reasons), 1.0)
+    if echoed is not None:
+        return echoed
     if config.rule == "thresholds":
         action = _by_thresholds(belief.probability, config, reasons)
         if action != "skip":
@@ -167,6 +171,14 @@ def decide(
         _say_cuts(belief, exposure, config, reasons)
         return _sized("reduce_size", size, full, reasons, rate)
     return Verdict("skip", 0.0, 0.0, tuple(reasons), rate if size > 0.0 else 0.0)
+
+
+def echo(baseline: Baseline | None, default: Baseline, why: str) -> Verdict:
+    """What the bot's own rules would do, or what is done for a bot that doesn't say."""
+    reasons = (why,) if baseline is not None else (why, "default_baseline")
+    if (baseline or default) == "skip":
+        return Verdict("skip", 0.0, 0.0, reasons, 0.0)
+    return Verdict("take", 1.0, None, reasons, 1.0)
 
 
 def _sized(

@@ -10,6 +10,7 @@ from learners.booster import Booster, ModelTextError, Scorer
 from learners.encoding import FeatureEncoder, pad
 from learners.experts import BaseRate, ExpertError, ExpertSpec
 from learners.forecast import Forecaster, Frozen, Outlook
+from learners.gate import Gate
 from learners.groups import GroupRate
 from learners.history import History
 from learners.mixture import Mixture
@@ -17,7 +18,7 @@ from learners.panel import ExpertPanel, Votes
 from learners.refit import Refit, RefitJob, RefitParams, fit
 from learners.returns import Returns
 from learners.warming import warm_up
-from learners.window import RefitSchedule, RefitWindow
+from learners.window import Order, RefitSchedule, RefitWindow
 
 __all__ = [
     "BaseRate",
@@ -28,10 +29,12 @@ __all__ = [
     "FeatureEncoder",
     "Forecaster",
     "Frozen",
+    "Gate",
     "GroupRate",
     "History",
     "Mixture",
     "ModelTextError",
+    "Order",
     "Outlook",
     "Refit",
     "RefitJob",

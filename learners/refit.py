@@ -1,10 +1,11 @@
-"""Refits: a LightGBM challenger fitted on a window of closes, and the gate it must pass.
+"""Refits: a LightGBM challenger fitted on a window of closes, and judged before the gate.
 
 `fit` is a pure function of its job, the same to the bit in every process, so a refit that was
 lost can be done again. It may run anywhere; a job and its result are plain data.
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.booster import ModelTextError, Scorer
+from learners.gate import Gate, metrics
 from learners.lean_lightgbm import lightgbm
 
 _CLIP = 0.001
@@ -67,10 +69,12 @@ class RefitJob:
     fresh
         How many of the newest closes came since the world last changed, as far as is known. A model
         of those alone is tried, too, and taken if it is the better one.
+    full
+        Whether models with half and twice as many leaves are tried, too, and the best is taken.
     holdout
         How many of the newest closes judge and don't train; at most a fifth of the window does.
-    tolerance
-        By how many nats the challenger's log loss may be above the champion's.
+    gate
+        What the challenger must be, to be accepted.
     seed
         For the sampling of rows and columns.
     """
@@ -84,8 +88,9 @@ class RefitJob:
     champion: str | None = None
     unseen: int | None = None
     fresh: int | None = None
+    full: bool = False
     holdout: int = 500
-    tolerance: float = 0.0002
+    gate: Gate = field(default_factory=Gate)
     seed: int = 1
     params: RefitParams = field(default_factory=RefitParams)
 
@@ -113,6 +118,13 @@ class Refit:
     challenger_log_loss, champion_log_loss, base_rate_log_loss
         In nats, on the held-out closes; None where there is no such model. The base rate is that
         of the closes that trained the challenger.
+    metrics, champion_metrics
+        `learners.gate.METRICS` on the held-out closes; of the champion, on those it hasn't seen,
+        the challenger's being of the same ones then.
+    first_close, last_close
+        Of the window, seconds since 1970; None when nothing was fitted.
+    params
+        LightGBM's parameters, as used.
     """
 
     id: str
@@ -126,6 +138,11 @@ class Refit:
     champion_log_loss: float | None = None
     base_rate_log_loss: float | None = None
     returns_text: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    champion_metrics: Mapping[str, float] = field(default_factory=dict)
+    first_close: float | None = None
+    last_close: float | None = None
+    params: Mapping[str, float] = field(default_factory=dict)
 
 
 def split(job: RefitJob) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -148,23 +165,25 @@ def split(job: RefitJob) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 def fit(job: RefitJob) -> Refit:
     """Fit a challenger and judge it against the champion. Never raises for what a window holds.
 
-    Accepted is a challenger whose log loss on the held-out closes is at most the champion's plus
-    the tolerance; while there is no champion, one that isn't worse than the base rate by more
-    than two standard errors of the difference.
+    Accepted is a challenger that passes the gate, and whose log loss on the held-out closes is at
+    most the champion's plus the tolerance; while there is no champion, one that isn't worse than
+    the base rate by more than two standard errors of the difference.
     """
     trial = _try(job)
     if isinstance(trial, Refit):
         return trial
+    others = _shapes(job) if job.full else []
     if job.fresh is not None and job.fresh < len(job.won):
-        lately = _try(_newest(job, job.fresh))
-        if not isinstance(lately, Refit) and _is_better(lately, trial):
-            trial = lately
+        others.append(_newest(job, job.fresh))
+    for other in map(_try, others):
+        if not isinstance(other, Refit) and _is_better(other, trial):
+            trial = other
     return _judge(trial, job.unseen)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Trial:
-    """A model that was fitted without the closes held out, and its losses on them."""
+    """A model that was fitted without the closes held out, and what it says of them."""
 
     job: RefitJob
     train: NDArray[np.intp]
@@ -172,7 +191,11 @@ class _Trial:
     data: Any
     params: dict[str, object]
     rounds: int
-    losses: NDArray[np.float64]
+    p: NDArray[np.float64]
+
+    def loss(self, newest: int) -> float:
+        """Its mean log loss on the newest of the closes held out."""
+        return float(_losses(self.p, self.job.won[self.held])[-newest:].mean())
 
 
 def _try(job: RefitJob) -> _Trial | Refit:
@@ -183,9 +206,17 @@ def _try(job: RefitJob) -> _Trial | Refit:
         return Refit(job.id, False, why, trained_on=len(train), held_out=len(held))
     data, params = _dataset(job)
     booster = _judged(job, data, params, train, held)
-    text = str(booster.model_to_string())
-    losses = _losses(text, job.rows[held], job.won[held])
-    return _Trial(job, train, held, data, params, booster.current_iteration(), losses)
+    p = _probabilities(str(booster.model_to_string()), job.rows[held])
+    return _Trial(job, train, held, data, params, booster.current_iteration(), p)
+
+
+def _shapes(job: RefitJob) -> list[RefitJob]:
+    """The same job with half and with twice as many leaves."""
+    leaves = job.params.num_leaves
+    return [
+        replace(job, params=replace(job.params, num_leaves=other))
+        for other in (max(leaves // 2, 2), 2 * leaves)
+    ]
 
 
 def _newest(job: RefitJob, closes: int) -> RefitJob:
@@ -195,40 +226,46 @@ def _newest(job: RefitJob, closes: int) -> RefitJob:
     return replace(job, **cut, sized=sized)
 
 
-def _is_better(lately: _Trial, trial: _Trial) -> bool:
-    """Whether the model of the newest closes alone is the better one on those both held out."""
-    both = min(len(lately.held), len(trial.held))
-    return float(lately.losses[-both:].mean()) < float(trial.losses[-both:].mean())
+def _is_better(other: _Trial, trial: _Trial) -> bool:
+    """Whether the other model is the better one on the closes that both held out."""
+    both = min(len(other.held), len(trial.held))
+    return other.loss(both) < trial.loss(both)
 
 
 def _judge(trial: _Trial, unseen: int | None) -> Refit:
     """The verdict on a trial, and what is installed if it is good."""
-    job, held, challenger = trial.job, trial.held, trial.losses
-    labels, won = job.won[held], job.won[trial.train]
+    job, held = trial.job, trial.held
+    won = job.won[trial.train]
     rate = (int(won.sum()) + 1) / (len(won) + 2)
-    base_rate = np.where(labels, -np.log(rate), -np.log(1.0 - rate))
     judging = len(held) if unseen is None else min(unseen, len(held))
-    champion = _champion_losses(job, held[len(held) - judging :])
-    loss = float(challenger.mean())
-    champion_loss = None
+    champion = _champion(job, held[len(held) - judging :])
     if champion is None:
         judging = len(held)
-        behind = challenger - base_rate
+    labels, p = job.won[held][len(held) - judging :], trial.p[len(held) - judging :]
+    losses = _losses(p, labels)
+    base_rate = _losses(np.full(judging, rate), labels)
+    loss = float(losses.mean())
+    champion_loss = None
+    champion_metrics: dict[str, float] = {}
+    if champion is None:
+        behind = losses - base_rate
         margin = 2.0 * float(behind.std()) / len(held) ** 0.5
         accepted = float(behind.mean()) <= margin
         against = f"the base rate's {base_rate.mean():.4f} (two standard errors: {margin:.4f})"
     else:
-        loss = float(challenger[len(held) - judging :].mean())
-        champion_loss = float(champion.mean())
-        accepted = loss <= champion_loss + job.tolerance
-        against = f"the champion's {champion_loss:.4f} (tolerance {job.tolerance:g})"
+        champion_loss = float(_losses(champion, labels).mean())
+        champion_metrics = metrics(champion, labels)
+        accepted = loss <= champion_loss + job.gate.tolerance
+        against = f"the champion's {champion_loss:.4f} (tolerance {job.gate.tolerance:g})"
     verdict = "is no worse than" if accepted else "is worse than"
+    found = metrics(p, labels)
+    refusal = job.gate.refusal(found, champion_metrics, judging)
     text, returns_text = _final(job, trial.data, trial.params, trial.rounds)
     return Refit(
         id=job.id,
-        accepted=accepted,
+        accepted=accepted and refusal is None,
         reason=f"The challenger's log loss {loss:.4f} on {judging} held-out closes "
-        f"{verdict} {against}.",
+        f"{verdict} {against}." + (f" But {refusal}." if refusal else ""),
         text=text,
         digest=sha256(text.encode()).hexdigest(),
         trained_on=len(won),
@@ -237,6 +274,11 @@ def _judge(trial: _Trial, unseen: int | None) -> Refit:
         champion_log_loss=champion_loss,
         base_rate_log_loss=float(base_rate.mean()),
         returns_text=returns_text,
+        metrics=found,
+        champion_metrics=champion_metrics,
+        first_close=float(job.closed[0]),
+        last_close=float(job.closed[-1]),
+        params=asdict(job.params) | {"rounds": trial.rounds},
     )
 
 
@@ -337,18 +379,22 @@ def _final(
     return str(won.model_to_string()), str(returns.model_to_string())
 
 
-def _losses(text: str, rows: NDArray[np.float32], won: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The log loss of each row, by the scorer that decisions are made with."""
+def _probabilities(text: str, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The win probability of each row, by the scorer that decisions are made with."""
     score = Scorer(text)
-    p = np.clip([score(row) for row in rows], _CLIP, 1.0 - _CLIP)
+    return np.clip([score(row) for row in rows], _CLIP, 1.0 - _CLIP)
+
+
+def _losses(p: NDArray[np.float64], won: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The log loss of each close, nats."""
     return -np.log(np.where(won, p, 1.0 - p))
 
 
-def _champion_losses(job: RefitJob, held: NDArray[np.intp]) -> NDArray[np.float64] | None:
-    """On closes that the champion has not seen; None when there is nothing to defend."""
+def _champion(job: RefitJob, held: NDArray[np.intp]) -> NDArray[np.float64] | None:
+    """What it says of closes that it has not seen; None when there is nothing to defend."""
     if job.champion is None or not len(held):
         return None
     try:
-        return _losses(job.champion, job.rows[held], job.won[held])
+        return _probabilities(job.champion, job.rows[held])
     except ModelTextError:  # a champion that can't be read can't be defended
-        return np.full(len(held), np.inf)
+        return np.where(job.won[held], _CLIP, 1.0 - _CLIP)

@@ -6,9 +6,9 @@ very same job can be made again, in another process or after a crash.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import nan
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,8 +153,27 @@ class Due:
     launch: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A refit that is asked for.
+
+    Parameters
+    ----------
+    cause
+        Why: ``closes``, ``drift``, ``daily``, ``weekly``, or who asked.
+    full
+        Whether several shapes are tried.
+    forced
+        Whether it is installed whatever the gate says.
+    """
+
+    cause: str
+    full: bool = False
+    forced: bool = False
+
+
 class RefitSchedule:
-    """Counts closes: a refit every `every` closes and after drift, never two at once.
+    """Counts closes: a refit every `every` closes and whenever one is asked for, never two at once.
 
     Parameters
     ----------
@@ -169,27 +188,43 @@ class RefitSchedule:
         self.lag = lag
         self.pending: int | None = None
         """The close at which the refit under way was launched."""
-        self._wanted = False
+        self.order = Order("closes")
+        """What that one was launched for."""
+        self.done = self.order
+        """What the one that was due last was launched for."""
+        self._wanted: Order | None = None
 
-    def drifted(self) -> None:
-        """Ask for a refit at the next close, or as soon as the one under way is installed."""
-        self._wanted = True
+    def ask(self, order: Order) -> None:
+        """Ask for a refit at the next close, or as soon as the one under way is installed.
+
+        Of two that are asked for one is made: full, or forced, if either is.
+        """
+        if self._wanted is not None:
+            had = self._wanted
+            keep = had if had.forced or not order.forced else order
+            order = Order(keep.cause, had.full or order.full, had.forced or order.forced)
+        self._wanted = order
 
     def step(self, closes: int) -> Due:
         """What is due now that `closes` closes are learned. Call it once a close."""
         install = launch = None
         if self.pending is not None and closes >= self.pending + self.lag:
-            install, self.pending = self.pending, None
-        if self.pending is None and (self._wanted or closes % self.every == 0):
+            install, self.pending, self.done = self.pending, None, self.order
+        if self.pending is None and (self._wanted is not None or closes % self.every == 0):
             launch = self.pending = closes
-            self._wanted = False
+            self.order, self._wanted = self._wanted or Order("closes"), None
         return Due(install, launch)
 
     def state(self) -> dict[str, object]:
         """All that `restore` needs."""
-        return {"pending": self.pending, "wanted": self._wanted}
+        return {
+            "pending": self.pending,
+            "order": list(astuple(self.order)),
+            "wanted": None if self._wanted is None else list(astuple(self._wanted)),
+        }
 
-    def restore(self, state: Mapping[str, object]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Go on exactly as the schedule whose `state` this is."""
-        self.pending = cast(int | None, state["pending"])
-        self._wanted = cast(bool, state["wanted"])
+        self.pending = state["pending"]
+        self.order = Order(*state["order"])
+        self._wanted = None if state["wanted"] is None else Order(*state["wanted"])

@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from engine.api.listening import HttpError
 from engine.cli import (
     audit,
     compare,
@@ -17,14 +18,15 @@ from engine.cli import (
     features,
     importing,
     live,
+    notify,
     proof,
+    rollout,
     setup,
     snapshot,
     tape,
     tune,
 )
 from engine.config import ConfigError
-from engine.http import HttpError
 from engine.recovery import RecoveryError
 from snapshots import SnapshotError
 from streams import AddressError, LeaseHeld, LeaseLost, StreamError, TapeError
@@ -42,6 +44,8 @@ tape.add_to(app)
 proof.add_to(app)
 snapshot.add_to(app)
 control.add_to(app)
+rollout.add_to(app)
+notify.add_to(app)
 audit.add_to(app)
 compare.add_to(app)
 evaluate.add_to(app)

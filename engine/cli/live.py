@@ -12,6 +12,8 @@ import orjson
 import structlog
 import typer
 
+from engine.api.listening import is_local, listen
+from engine.api.mailbox import Mailbox
 from engine.bootstrap import keys_of, new_core, new_worker, process_fitter, snapshot_key_of
 from engine.cli.options import (
     AddressOption,
@@ -24,8 +26,7 @@ from engine.cli.options import (
     progress,
     settings,
 )
-from engine.config import HttpConfig
-from engine.http import Health, HttpServer
+from engine.config import Config
 from engine.logs import configure_logs
 from engine.metrics import Metrics
 from engine.replay import replay as replay_tape
@@ -75,34 +76,47 @@ def run(
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    metrics = Metrics()
+    metrics, mailbox = Metrics(), Mailbox()
     with busy("compiling, at the first start only"):
         warm_up()
     with (
         connect(chosen.stream.address) as connection,
         new_worker(chosen, connection, metrics, stop, start_from) as worker,
-        serving_http(chosen.http, metrics, worker),
+        serving_http(chosen, metrics, worker, mailbox),
     ):
         worker.run(until_idle, standby)
 
 
 @contextmanager
-def serving_http(config: HttpConfig, metrics: Metrics, worker: Worker) -> Iterator[None]:
-    """Metrics and health, for as long as the worker runs."""
-    if not config.enabled:
+def serving_http(
+    config: Config, metrics: Metrics, worker: Worker, mailbox: Mailbox
+) -> Iterator[None]:
+    """Metrics, health and control, for as long as the worker runs."""
+    if not config.http.enabled:
         yield
         return
-    server = HttpServer(
-        config.host,
-        config.port,
-        metrics.registry,
-        lambda: Health(alive=True, ready=worker.ready, detail=worker.position),
-    )
-    structlog.get_logger().info("serving_http", host=config.host, port=server.port)
-    try:
-        yield
-    finally:
-        server.close()
+    # Not at the top: they take long to load, and no other command needs them.
+    from engine.api.app import Health, new_app
+    from engine.api.server import HttpServer
+
+    with (
+        listen(config.http.host, config.http.port) as listener,
+        connect(config.stream.address) as connection,
+    ):
+        app = new_app(
+            config,
+            connection,
+            metrics.registry,
+            lambda: Health(alive=True, ready=worker.ready, detail=worker.position),
+            mailbox,
+            is_local(listener),
+        )
+        server = HttpServer(listener, app)
+        structlog.get_logger().info("serving_http", host=config.http.host, port=server.port)
+        try:
+            yield
+        finally:
+            server.close()
 
 
 def replay(

@@ -74,7 +74,7 @@ class TriggersConfig(Section):
     probability_range: TriggerConfig = _trigger(
         "Share of the newest decisions whose probability lies outside of the middle 98 percent of"
         " those before.",
-        0.5, 200, "REDUCING", 240.0,
+        0.8, 200, "REDUCING", 240.0,
     )  # fmt: skip
     repeated_drift: TriggerConfig = _trigger(
         "Alarms of the mixture's drift detector within the newest closes: so many, or more.",

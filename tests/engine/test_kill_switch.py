@@ -44,7 +44,7 @@ def test_halted_it_skips_every_signal_until_it_is_armed():
     (alert,) = run(core, entries(said("halt")))
     assert isinstance(alert, Alert)
     assert (alert.severity, alert.code, alert.message) == (
-        "critical", "halted", "halted by ann: to see",
+        "critical", "halt", "halted by ann: to see",
     )  # fmt: skip
     halted = decided(core, "b")
     assert (halted.action, halted.size_multiplier, halted.reasons) == ("skip", 0.0, ("halted",))
@@ -85,7 +85,7 @@ def test_halting_twice_or_arming_an_armed_engine_is_said_to_change_nothing():
     run(core, entries(said("halt")))
     (again,) = run(core, entries(said("halt", by="bob")))
     assert isinstance(again, Dead)
-    assert core.switch.halted_by == "ann"
+    assert core.guard.switch.firing.keys() == {"operator"}
 
 
 def test_who_has_no_key_halts_nothing():
@@ -93,7 +93,7 @@ def test_who_has_no_key_halts_nothing():
     blank = Control(command="halt", ts=at(1), by="eve", reason="", sig="0" * 64)
     (refused,) = run(core, entries(encode(structs.replace(blank, sig=sign(blank, b"another")))))
     assert isinstance(refused, Dead)
-    assert core.switch.halted_by is None
+    assert core.guard.switch.state_now == "ACTIVE"
 
 
 def test_it_is_halted_after_a_restore_too():

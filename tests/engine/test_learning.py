@@ -149,6 +149,14 @@ def test_the_parts_are_all_that_learns(taught):
     state = core.model.state()
     learning = {name for name, part in state.items() if isinstance(part, dict)}
     # What is left belongs to refits, or says what has been told and counted.
-    others = {"forecaster", "refits", "failures", "schedule", "return_booster"}
+    others = {
+        "forecaster",
+        "refits",
+        "failures",
+        "schedule",
+        "timetable",
+        "registry",
+        "return_booster",
+    }
     assert learning - others == {*PARTS} - {*FORECASTER}
     assert set(state["forecaster"]) == set(FORECASTER)

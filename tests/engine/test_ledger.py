@@ -19,8 +19,8 @@ def opened(name: str, minutes: float = 0.0) -> OpenSignal:
     outlook = Outlook(0.5, (0.4, 0.6), 0.1, 0.05, (-1.0, 1.5), 0.5)
     frozen = Frozen(row, row + 1, row + 2, row + 3, 0.7)
     return OpenSignal(
-        name, at(minutes), "S", "long", None, None, "ranging", "take", 0.5, 1.0, 7, outlook, row,
-        frozen, ((0.25, -1.0),),
+        name, at(minutes), "S", "long", None, None, "ranging", "take", 0.5, 0.02, 1.0, "model",
+        "canary", "take", 0.5, 7, outlook, row, frozen, ((0.25, -1.0),),
     )  # fmt: skip
 
 

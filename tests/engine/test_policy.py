@@ -318,8 +318,8 @@ def test_every_reason_occurs():
         settled(replace(BAD, explore=True)),
     ]
     assert {code for verdict in verdicts for code in verdict.reasons} == set(REASONS) - {
-        "halted"
-    }  # that one is the kill switch's
+        "halted", "shadow", "advisory", "baseline_arm", "bot_limit", "reducing",
+    }  # fmt: skip # those are the guard's
 
 
 def test_skip_above_take_is_refused():

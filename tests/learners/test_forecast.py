@@ -85,8 +85,8 @@ def test_a_state_is_a_copy_that_later_learning_leaves_alone() -> None:
 
 def opened(outlook: Outlook, frozen: Frozen) -> OpenSignal:
     return OpenSignal(
-        "a", at(0), "EURUSD", "long", "orb", None, "ranging", "take", 1.0, 1.0, 0, outlook,
-        np.zeros(1), frozen, (),
+        "a", at(0), "EURUSD", "long", "orb", None, "ranging", "take", 1.0, 0.1, 1.0,
+        "model", "live", "take", 1.0, 0, outlook, np.zeros(1), frozen, (),
     )  # fmt: skip
 
 

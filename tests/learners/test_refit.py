@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learners.booster import Scorer
+from learners.gate import Gate
 from learners.refit import RefitJob, RefitParams, fit, split
 
 FAST = RefitParams(rounds=10, min_data_in_leaf=20)
@@ -52,7 +53,7 @@ def up_to(sample: RefitJob, closes: int) -> RefitJob:
 
 def test_a_challenger_worse_than_its_champion_allows_is_refused_and_kept() -> None:
     champion = fit(up_to(job(2000), 1900)).text
-    good = fit(replace(job(2000), champion=champion, unseen=100, tolerance=0.02))
+    good = fit(replace(job(2000), champion=champion, unseen=100, gate=Gate(tolerance=0.02)))
     assert good.accepted
     assert good.champion_log_loss == pytest.approx(good.challenger_log_loss, abs=0.02)
     poor = replace(FAST, rounds=1, max_rounds=1)
@@ -61,7 +62,7 @@ def test_a_challenger_worse_than_its_champion_allows_is_refused_and_kept() -> No
     assert not refused.accepted
     assert refused.text is not None
     assert "is worse than the champion's" in refused.reason
-    assert fit(replace(worse, tolerance=1.0)).accepted
+    assert fit(replace(worse, gate=Gate(tolerance=1.0, guarded=()))).accepted
 
 
 def test_closes_that_the_champion_was_fitted_on_do_not_speak_for_it() -> None:
@@ -121,7 +122,7 @@ def test_a_first_challenger_that_is_clearly_worse_than_the_base_rate_is_refused(
 def test_a_champion_that_cannot_be_read_gives_way() -> None:
     refit = fit(replace(job(), champion="nonsense"))
     assert refit.accepted
-    assert refit.champion_log_loss == math.inf
+    assert refit.champion_log_loss == pytest.approx(-math.log(0.001))
 
 
 @settings(max_examples=200)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from learners.window import Due, RefitSchedule, RefitWindow, WindowView
+from learners.window import Due, Order, RefitSchedule, RefitWindow, WindowView
 
 
 def row(close: int) -> NDArray[np.float64]:
@@ -95,7 +95,7 @@ def steps(schedule: RefitSchedule, closes: range, drifts: set[int]) -> dict[int,
     due = {}
     for close in closes:
         if close in drifts:
-            schedule.drifted()
+            schedule.ask(Order("drift"))
         found = schedule.step(close)
         if found != Due():
             due[close] = found
@@ -128,6 +128,18 @@ def test_a_launch_that_falls_into_another_refit_is_left_out() -> None:
         20: Due(launch=20),
         23: Due(install=20),
     }
+
+
+def test_of_two_that_are_asked_for_one_is_made_and_it_is_what_either_asked() -> None:
+    schedule = RefitSchedule(100, 3)
+    schedule.ask(Order("drift"))
+    schedule.ask(Order("ann", forced=True))
+    schedule.ask(Order("weekly", full=True))
+    assert schedule.step(1) == Due(launch=1)
+    assert schedule.order == Order("ann", full=True, forced=True)
+    schedule.ask(Order("drift"))
+    assert schedule.step(4) == Due(install=1, launch=4)
+    assert (schedule.done.cause, schedule.order) == ("ann", Order("drift"))
 
 
 @given(

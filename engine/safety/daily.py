@@ -1,0 +1,79 @@
+"""The daily summary: what came of a day of event time, in one alert."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from math import log
+from typing import Any
+
+from engine.finding import Finding
+from engine.safety.triggers import Trade
+
+
+@dataclass(slots=True)
+class _Sums:
+    signals: int = 0
+    taken: int = 0
+    closes: int = 0
+    wins: int = 0
+    taken_closes: int = 0
+    taken_wins: int = 0
+    equity_pct: float = 0.0
+    log_loss: float = 0.0
+
+
+class DailySummary:
+    """Sums up what happens, day by day."""
+
+    def __init__(self) -> None:
+        self._day: str | None = None
+        self._sums = _Sums()
+
+    def decided(self, taken: bool) -> None:
+        """A signal was decided."""
+        self._sums.signals += 1
+        self._sums.taken += taken
+
+    def closed(self, trade: Trade) -> None:
+        """A close was learned."""
+        sums = self._sums
+        sums.closes += 1
+        sums.wins += trade.won
+        sums.taken_closes += trade.taken
+        sums.taken_wins += trade.taken and trade.won
+        sums.equity_pct += trade.gain_pct
+        sums.log_loss -= log(trade.probability if trade.won else 1.0 - trade.probability)
+
+    def turn(self, now: datetime, state: str) -> Finding | None:
+        """Event time is `now`; the summary of the day before, once, if there was anything in it.
+
+        `state` is the kill switch's.
+        """
+        day = now.date().isoformat()
+        if day == self._day:
+            return None
+        before, sums = self._day, self._sums
+        if before is not None and day < before:
+            return None  # event time went back: that day was told of
+        self._day, self._sums = day, _Sums()
+        if before is None or not (sums.signals or sums.closes):
+            return None
+        closes = max(sums.closes, 1)
+        taken = "no taken trade closed"
+        if sums.taken_closes:
+            taken = f"{sums.taken_wins:,} of {sums.taken_closes:,} taken trades won"
+        message = (
+            f"{before}: {sums.signals:,} signals, {sums.taken:,} taken; {sums.closes:,} closes,"
+            f" {sums.wins / closes:.1%} won; {taken}, {sums.equity_pct:+.3f} % of equity;"
+            f" log loss {sums.log_loss / closes:.4f}; {state}"
+        )
+        return Finding("info", "daily_summary", before, message, always=True)
+
+    def state(self) -> dict[str, object]:
+        """All that `restore` needs."""
+        return {"day": self._day, **asdict(self._sums)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self._day = state["day"]
+        self._sums = _Sums(**{field.name: state[field.name] for field in fields(_Sums)})
