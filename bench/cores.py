@@ -9,7 +9,7 @@ from engine.bootstrap import process_fitter
 from engine.core import Core
 from engine.core_config import CoreConfig, RefitConfig
 from engine.fitting import InlineFitter
-from engine.model import Fitter
+from engine.champions import Fitter
 from streams import Entry, Output, encode, read_entry
 
 

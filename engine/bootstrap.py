@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
+from engine.api.mailbox import Mailbox
+from engine.champions import Fitter
 from engine.config import Config
 from engine.core import Core
 from engine.fitting import ProcessFitter
 from engine.metrics import Metrics
-from engine.model import Fitter
 from engine.snapshotting import Snapshotter
+from engine.watch import Watch
 from engine.worker import Worker
 from snapshots import SnapshotStore, load_key
 from streams import Connection, Keys, RedisTransport
@@ -45,9 +47,13 @@ def store_of(config: Config) -> SnapshotStore:
 
 def new_core(config: Config, fitter: Fitter) -> Core:
     """An empty core."""
+    return Core(config.core, fitter, control_key_of(config), keys_of(config).events)
+
+
+def control_key_of(config: Config) -> bytes | None:
+    """What signs control events, if there is a key."""
     key = config.control_key
-    control_key = key.get_secret_value().encode() if key else None
-    return Core(config.core, fitter, control_key, keys_of(config).events)
+    return key.get_secret_value().encode() if key else None
 
 
 @contextmanager
@@ -67,8 +73,10 @@ def new_worker(
     metrics: Metrics,
     stop: Event,
     start_from: Path | None = None,
+    mailbox: Mailbox | None = None,
 ) -> Iterator[Worker]:
     """A worker for the configured shard; what it needs is closed on the way out."""
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     keys = keys_of(config)
     transport = RedisTransport(
         connection, keys, config.stream.max_outputs, config.stream.max_dead_bytes
@@ -83,9 +91,11 @@ def new_worker(
             snapshotter,
             lambda: new_core(config, fitter),
             config.worker,
-            f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+            owner,
             metrics,
             stop,
+            mailbox or Mailbox(),
+            Watch(connection, keys, config.core.safety.triggers, control_key_of(config), owner),
             start_from,
         )
         fitter.on_wait = worker.keep_lease

@@ -194,7 +194,7 @@ def load_config(path: Path | None = None) -> Config:
         value = first["input"]
         # A secret may also stand where it doesn't belong.
         misplaced = first["type"] in ("extra_forbidden", "model_type")
-        secret = misplaced or where.endswith(("key", "address"))
+        secret = misplaced or where.endswith(("key", "address", "token", "password", "url"))
         shown = f"; got {value!r}" if isinstance(value, str | int | float) and not secret else ""
         origin = f"{source} or the environment" if source else "the environment"
         raise ConfigError(

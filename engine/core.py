@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from engine.champions import Fitter
 from engine.controls import Controls
 from engine.core_config import CoreConfig
 from engine.event_time import EventTime
@@ -24,7 +25,7 @@ from engine.exposure import OpenTrades
 from engine.finding import Finding
 from engine.ledger import Ledger, OpenSignal
 from engine.live_settings import LiveSettings
-from engine.model import Fitter, Model, Score
+from engine.model import Model, Score
 from engine.operations import Operations, Refused
 from engine.policy import decide
 from engine.safety.alert_book import AlertBook
@@ -89,7 +90,7 @@ class Core:
         self.settings = LiveSettings(config)
         self.guard = Guard(config)
         self.book = AlertBook(config.alerts)
-        self._operations = Operations(self.model, self.guard, self.settings)
+        self._operations = Operations(self.model.champions, self.guard, self.settings)
         self._source = source
         self._out: list[Output] = []
 
@@ -338,8 +339,8 @@ class Core:
         return {
             **self.guard.figures(),
             "champion": self.model.champion,
-            "models": self.model.registry.figures(),
-            "refit": self.model.refit_figures(),
+            "models": self.model.champions.registry.figures(),
+            "refit": self.model.champions.figures(),
             "settings": {"changed": self.settings.figures(), "digest": self.settings.digest},
             "alerts_held_back": self.book.held_back,
             "event_time": self._time.now.isoformat(),

@@ -1,16 +1,13 @@
-"""The learning half of the core: scores a signal, learns from its close, watches itself, refits.
+"""The learning half of the core: scores a signal, learns from its close, watches itself.
 
 Rules:
 - `score` changes nothing but the encoder's schema (which columns there are) and the regime.
 - `learn` updates each expert once, on the vector and the probabilities frozen at the signal.
-- A refit launched at close k is installed at close k + lag exactly. The fit is a pure function of
-  the job, so where and when it is computed (another process, after a crash) changes nothing.
 """
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from math import log
 from typing import Any, Protocol
 
@@ -18,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drift import DriftMonitors, FeatureDrift, Regimes
+from engine.champions import CHAMPION, Champions, Fitter
 from engine.core_config import CoreConfig, Reaction
 from engine.finding import Finding
 from engine.ledger import OpenSignal
 from engine.policy import Belief
-from engine.safety.registry import Change, Registry, RegistryError, change, facts_of
-from engine.safety.timetable import Timetable
 from learners import (
-    Booster,
     ExpertPanel,
     ExpertSpec,
     FeatureEncoder,
@@ -35,32 +30,17 @@ from learners import (
     Mixture,
     Order,
     Outlook,
-    Refit,
-    RefitJob,
-    RefitSchedule,
     RefitWindow,
     Votes,
 )
 from streams.events import Close, ModelChange, Severity, Signal
 
-CHAMPION = "lightgbm"
-"""The name of the refit expert."""
 BASE_RATE = "base_rate"
 """The kind of the expert that the published probability must do no worse than."""
 LOWER_QUARTILE = 0.6745
 """Standard deviations from a normal distribution's middle to where a quarter of it lies below."""
 MIXTURE = "mixture"
 """The name of the series of the published probability."""
-
-
-class Fitter(Protocol):
-    """Computes refits, wherever it likes: `collect` gives what `learners.fit(job)` would."""
-
-    def submit(self, job: RefitJob) -> None:
-        """Start on `job`; returns at once."""
-
-    def collect(self, job_id: str) -> Refit:
-        """The result of a submitted job; waits for it."""
 
 
 class _Part(Protocol):
@@ -99,7 +79,6 @@ class Model:
         """The signal_id of the last one."""
         self.drifted = False
         """Whether the mixture's drift detector alarmed at the last close."""
-        self.refits = {"launched": 0, "installed": 0, "rejected": 0}
         self.encoder = FeatureEncoder(config.features.max_columns, config.features.max_categories)
         self.history = History()
         self.regimes = Regimes()
@@ -116,30 +95,15 @@ class Model:
         self.monitors = DriftMonitors([MIXTURE, *self.panel.names], config.drift.delta)
         self._losses = np.zeros(1 + len(self.panel.names))
         self.window = RefitWindow(config.refit.window, config.refit.lag)
-        self.schedule = RefitSchedule(config.refit.every, config.refit.lag)
-        self.timetable = Timetable(config.refit.daily_at, config.refit.weekly_at)
-        self.registry = Registry(config.refit.keep)
-        # The champion's twin: returns in usual sizes.
-        self.return_booster = Booster()
-        self._fitter = fitter
+        self.champions = Champions(config, self.panel, self.window, self.encoder, fitter)
         # Failures of experts that a finding has told of.
         self._failures: dict[str, int] = {}
         self._failed = 0
-        # Columns of the window at the launch of the refit under way.
-        self._columns = 0
-        # Closes since the mixture's loss last changed, at that launch.
-        self._fresh = 0
 
     @property
     def champion(self) -> str | None:
         """The ID of the installed refit."""
-        return self._booster.refit if self.config.refit.enabled else None
-
-    @property
-    def _booster(self) -> Booster:
-        booster = self.panel[CHAMPION]
-        assert isinstance(booster, Booster)
-        return booster
+        return self.champions.id
 
     @property
     def mixture(self) -> Mixture:
@@ -170,7 +134,7 @@ class Model:
         groups = _groups(signal.symbol, signal.strategy, signal.side, regime)
         forecast = self.panel.predict(row, groups)
         alike = _alike(signal.strategy, signal.side)
-        sized = self.return_booster.predict_proba_row(row)
+        sized = self.champions.return_booster.predict_proba_row(row)
         outlook, frozen = self.forecaster.predict(forecast, sized, signal.symbol, alike)
         return Score(outlook, row, frozen, forecast.votes, regime)
 
@@ -248,9 +212,7 @@ class Model:
         if self.panel.failed > self._failed:
             self._tell_of_failures(findings)
         if self.config.refit.enabled:
-            for order in self.timetable.due(now):
-                self.schedule.ask(order)
-            self._refit(close.ts, findings)
+            findings += self.champions.step(close.ts, now, self.monitors.width(MIXTURE))
         return findings
 
     def by_name(self, experts: NDArray[np.float64]) -> dict[str, float]:
@@ -269,11 +231,11 @@ class Model:
             else:
                 self.panel.reset(series)
                 if series == CHAMPION:
-                    self._lose(ts, findings)
+                    findings += self.champions.lose(ts)
         if "recalibrate" in reactions:
             self.forecaster.calibration.doubt()
         if "refit" in reactions:
-            self.schedule.ask(Order("drift"))
+            self.champions.schedule.ask(Order("drift"))
         if "alert" in reactions:
             done = ", ".join(reaction for reaction in reactions if reaction != "alert")
             message = f"the log loss of {series} has risen" + (f"; done: {done}" if done else "")
@@ -288,166 +250,13 @@ class Model:
                 findings.append(Finding("warning", "expert_failed", name, message))
         self._failed = self.panel.failed
 
-    def _refit(self, ts: datetime, findings: list[Finding | ModelChange]) -> None:
-        """Settle the refit that is due now, then launch the one that is."""
-        due = self.schedule.step(self.closes)
-        if due.install is not None:
-            self._settle(due.install, ts, findings)
-        if due.launch is not None:
-            self._columns = self.window.columns
-            self._fresh = self.monitors.width(MIXTURE)
-            self.registry.defender = self.champion
-            self._fitter.submit(self._job(due.launch))
-            self.refits["launched"] += 1
-
-    def _settle(self, launched: int, ts: datetime, findings: list[Finding | ModelChange]) -> None:
-        """Install the refit launched at that close, or say why not."""
-        refit = self._fitter.collect(_refit_id(launched))
-        order, registry = self.schedule.done, self.registry
-        columns = tuple(self.encoder.columns[: self._columns])
-        facts = facts_of(refit, order, launched, columns)
-        registry.defender = None
-        forced = order.forced and refit.text is not None
-        installed = forced or (refit.accepted and refit.text is not None and not registry.pinned)
-        # Every decision of a model that the gate didn't let in says so.
-        model = f"{refit.id}-forced" if forced else refit.id
-        reason = refit.reason
-        if refit.accepted and registry.pinned and not forced:
-            reason += f" But {registry.champion} is pinned."
-        if forced:
-            reason += f" It was forced in by {order.cause}."
-        if refit.text is not None:
-            registry.keep(refit, model)
-        record = partial(change, registry, ts, model=model, update=self.closes, by=order.cause)
-        findings.append(record("fitted", reason=refit.reason, digest=refit.digest, facts=facts))
-        if not installed:
-            self.refits["rejected"] += 1
-            findings.append(record("rejected", reason=reason))
-            findings.append(Finding("info", "refit_rejected", refit.id, reason))
-            return
-        parent = self._install(model)
-        self.refits["installed"] += 1
-        findings.append(record("installed", reason=reason, parent=parent, forced=forced))
-        severity: Severity = "warning" if forced else "info"
-        findings.append(Finding(severity, "refit_installed", model, reason))
-
-    def _install(self, model: str, back: bool = False) -> str | None:
-        """Make a kept model champion; returns the one until now."""
-        kept = self.registry[model]
-        self._booster.install(kept.text, model)
-        if kept.returns_text is None:
-            self.return_booster = Booster()
-        else:
-            self.return_booster.install(kept.returns_text, model)
-        return self.registry.install(model, back)
-
-    def _lose(self, ts: datetime, findings: list[Finding | ModelChange]) -> None:
-        """The champion starts afresh: there is none until the next refit."""
-        self.return_booster = Booster()
-        lost = self.registry.lose()
-        if lost is not None:
-            reason = "its log loss has risen, and `drift.on_expert` says reset"
-            record = change(self.registry, ts, "lost", lost, self.closes, "drift", reason, lost)
-            findings.append(record)
-
-    # What people do with models
-
-    def install_kept(
-        self, model: str, forced: bool, by: str, reason: str, ts: datetime
-    ) -> ModelChange:
-        """Make a kept model champion. Raises `RegistryError` when that can't be.
-
-        What the gate refused must be `forced`.
-        """
-        kept = self.registry[model]
-        if model == self.champion:
-            raise RegistryError(f"{model} is champion already; nothing was changed")
-        if not kept.accepted and not forced:
-            raise RegistryError(
-                f"the gate refused {model}; give `force` to install it all the same"
-            )
-        skipped = not kept.accepted
-        parent = self._install(model)
-        return self._changed("installed", model, by, reason, ts, parent, skipped)
-
-    def roll_back(self, model: str | None, by: str, reason: str, ts: datetime) -> ModelChange:
-        """Go back to a kept model, or to the champion before. Raises `RegistryError`."""
-        kept = self.registry.previous if model is None else self.registry[model]
-        if kept.id == self.champion:
-            raise RegistryError(f"{kept.id} is champion already; nothing was changed")
-        parent = self._install(kept.id, back=True)
-        return self._changed("rolled_back", kept.id, by, reason, ts, parent)
-
-    def pin(self, model: str, by: str, reason: str, ts: datetime) -> ModelChange:
-        """Make a kept model champion, and keep it. Raises `RegistryError`."""
-        self.registry[model]
-        parent = self._install(model) if model != self.champion else model
-        self.registry.pinned = True
-        return self._changed("pinned", model, by, reason, ts, parent)
-
-    def unpin(self, by: str, reason: str, ts: datetime) -> ModelChange:
-        """Let refits replace the champion again. Raises `RegistryError` when it isn't pinned."""
-        champion = self.champion
-        if not self.registry.pinned or champion is None:
-            raise RegistryError("no model is pinned; nothing was changed")
-        self.registry.pinned = False
-        return self._changed("unpinned", champion, by, reason, ts, champion)
-
-    def _changed(
-        self,
-        what: Change,
-        model: str,
-        by: str,
-        reason: str,
-        ts: datetime,
-        parent: str | None,
-        forced: bool = False,
-    ) -> ModelChange:
-        return change(
-            self.registry, ts, what, model, self.closes, by, reason, parent, forced,
-            digest=self._booster.digest,
-        )  # fmt: skip
-
-    def _job(self, launched: int) -> RefitJob:
-        """The job of the refit launched at that close, the same whenever it is made."""
-        view, config = self.window.at(launched), self.config.refit
-        defender = self.registry.defender
-        return RefitJob(
-            id=_refit_id(launched),
-            rows=view.rows[:, : self._columns],
-            won=view.won,
-            sized=view.sized,
-            opened=view.opened,
-            closed=view.closed,
-            champion=None if defender is None else self.registry[defender].text,
-            fresh=self._fresh,
-            unseen=None if defender is None else launched - _launched(defender),
-            full=self.schedule.order.full,
-            holdout=config.holdout,
-            gate=config.gate,
-            seed=self.config.seed,
-            params=config.params,
-        )
-
-    def refit_figures(self) -> dict[str, object]:
-        """How refits stand, for people."""
-        return {
-            **self.refits,
-            "pending": self.schedule.pending,
-            "cause": None if self.schedule.pending is None else self.schedule.order.cause,
-            "next": self.schedule.every * (self.closes // self.schedule.every + 1),
-            "lag": self.schedule.lag,
-        }
-
     def state(self) -> dict[str, object]:
         """All that the next answer depends on."""
         return {
             "closes": self.closes,
             "last_close": self.last_close,
-            "refits": dict(self.refits),
-            "columns": self._columns,
-            "fresh": self._fresh,
             "failures": dict(self._failures),
+            **self.champions.state(),
             **{name: part.state() for name, part in self._parts().items()},
         }
 
@@ -455,15 +264,11 @@ class Model:
         """Go on from `state`. A refit that was under way is launched again."""
         self.closes = state["closes"]
         self.last_close = state["last_close"]
-        self.refits = dict(state["refits"])
-        self._columns = state["columns"]
-        self._fresh = state["fresh"]
         self._failures = dict(state["failures"])
         self._failed = sum(self._failures.values())
         for name, part in self._parts().items():
             part.restore(state[name])
-        if self.schedule.pending is not None:
-            self._fitter.submit(self._job(self.schedule.pending))
+        self.champions.restore(state)
 
     def _parts(self) -> dict[str, _Part]:
         return {
@@ -474,10 +279,6 @@ class Model:
             "forecaster": self.forecaster,
             "monitors": self.monitors,
             "window": self.window,
-            "schedule": self.schedule,
-            "timetable": self.timetable,
-            "registry": self.registry,
-            "return_booster": self.return_booster,
             "features": self.features,
         }
 
@@ -493,11 +294,3 @@ def _groups(
     return {
         "symbol": symbol, "strategy": strategy or "", "side": side, "regime": regime or "",
     }  # fmt: skip
-
-
-def _refit_id(launched: int) -> str:
-    return f"refit-{launched}"
-
-
-def _launched(refit_id: str) -> int:
-    return int(refit_id.split("-")[1])

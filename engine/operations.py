@@ -5,10 +5,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeAlias, cast
 
+from engine.champions import Champions
 from engine.commands import problem
 from engine.finding import Finding
 from engine.live_settings import LiveSettings, SettingError
-from engine.model import Model
 from engine.safety.guard import Guard
 from engine.safety.registry import RegistryError
 from learners import Order
@@ -27,12 +27,12 @@ class Operations:
 
     Parameters
     ----------
-    model, guard, settings
+    champions, guard, settings
         What commands act on.
     """
 
-    def __init__(self, model: Model, guard: Guard, settings: LiveSettings) -> None:
-        self._model = model
+    def __init__(self, champions: Champions, guard: Guard, settings: LiveSettings) -> None:
+        self._champions = champions
         self._guard = guard
         self._settings = settings
         self._how: dict[str, Callable[[Control, Args, datetime], Done]] = {
@@ -100,7 +100,7 @@ class Operations:
         percent = float(cast(float, args.get("percent", first)))
         if mode == "canary" and not 0.0 < percent < 100.0:
             raise Refused(f"canary takes a percent between 0 and 100, not {percent:g}")
-        self._guard.move(cast(Mode, mode), percent, self._model.closes, now)
+        self._guard.move(cast(Mode, mode), percent, self._champions.closes, now)
         where = f"{mode} {percent:g} %" if mode == "canary" else str(mode)
         return [Finding("warning", "mode", "rollout", f"{where}, {_why(control)}")]
 
@@ -108,7 +108,7 @@ class Operations:
 
     def _refit(self, control: Control, args: Args, now: datetime) -> Done:
         full, forced = bool(args.get("full")), bool(args.get("force"))
-        self._model.schedule.ask(Order(control.by, full, forced))
+        self._champions.schedule.ask(Order(control.by, full, forced))
         kind = " in full" if full else ""
         kind += ", to be installed whatever the gate says," if forced else ""
         severity: Severity = "warning" if forced else "info"
@@ -116,23 +116,23 @@ class Operations:
 
     def _install(self, control: Control, args: Args, now: datetime) -> Done:
         model, forced = str(args["model"]), bool(args.get("force"))
-        change = self._model.install_kept(model, forced, control.by, control.reason, control.ts)
+        change = self._champions.install(model, forced, control.by, control.reason, control.ts)
         word = "forced in" if change.forced else "installed"
         return [_told(control, "install", model, f"{model} {word}"), change]
 
     def _rollback(self, control: Control, args: Args, now: datetime) -> Done:
         named = args.get("model")
         model = None if named is None else str(named)
-        change = self._model.roll_back(model, control.by, control.reason, control.ts)
+        change = self._champions.roll_back(model, control.by, control.reason, control.ts)
         return [_told(control, "rollback", change.model, f"back to {change.model}"), change]
 
     def _pin(self, control: Control, args: Args, now: datetime) -> Done:
         model = str(args["model"])
-        change = self._model.pin(model, control.by, control.reason, control.ts)
+        change = self._champions.pin(model, control.by, control.reason, control.ts)
         return [_told(control, "pin", model, f"{model} pinned"), change]
 
     def _unpin(self, control: Control, args: Args, now: datetime) -> Done:
-        change = self._model.unpin(control.by, control.reason, control.ts)
+        change = self._champions.unpin(control.by, control.reason, control.ts)
         return [
             _told(control, "unpin", change.model, f"{change.model} not pinned any more"),
             change,

@@ -90,8 +90,10 @@ def figures(core: Core, report: Report, seconds: float) -> dict[str, object]:
         "calibration_weight": beliefs["calibration_weight"],
         "interval_coverage": beliefs["interval_coverage"],
         "drifts": core.model.drifts,
-        "refits": core.model.refits,
+        "refits": core.model.champions.refits,
         "champion": core.model.champion,
+        "safety": core.guard.switch.figures(),
+        "rollout": core.guard.rollout.figures(),
     }
 
 

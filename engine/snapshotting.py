@@ -95,6 +95,8 @@ class Snapshotter:
         self._config = config
         self._metrics = metrics
         self._log = structlog.get_logger()
+        self.saved = 0
+        """Snapshots saved so far, by us or by a standby for us."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         self._writing: Future[SnapshotInfo] | None = None
         # The newest snapshot that the world hasn't been told of, and the events at the last one.
@@ -119,6 +121,7 @@ class Snapshotter:
             theirs = self._kept(lineage)
             if theirs and theirs[0].manifest.events > self._last:
                 self._untold = theirs[0]
+                self.saved += 1
                 self.go_on_from(theirs[0].manifest.events)
                 return False
             if events < self._last + 2 * every:
@@ -176,6 +179,7 @@ class Snapshotter:
             # Decisions go on: the stream keeps what the snapshot would have held.
             self._log.error("snapshot_failed", detail=str(error))
             return
+        self.saved += 1
         self._metrics.last_snapshot.set(time())
         self._log.info("snapshot", id=self._untold.snapshot_id, bytes=self._untold.size)
 

@@ -21,12 +21,14 @@ from typing import TypeVar
 
 import structlog
 
+from engine.api.mailbox import Mailbox
 from engine.config import WorkerConfig
 from engine.core import Core
 from engine.heap import BATCHES, quiet_heap, tidy
 from engine.metrics import Metrics
 from engine.recovery import RecoveryError, read_raw, reapply, recover
 from engine.snapshotting import Snapshotter
+from engine.watch import Watch
 from streams import (
     START,
     Alert,
@@ -80,6 +82,10 @@ class Worker:
         What it measures about itself.
     stop
         Set from outside (a signal handler) to end the run in good order.
+    mailbox
+        Questions to the core, answered between two batches.
+    watch
+        What its clock knows, and what people look at.
     start_from
         A snapshot to begin with on a stream of which nothing is committed.
     """
@@ -94,6 +100,8 @@ class Worker:
         owner: str,
         metrics: Metrics,
         stop: Event,
+        mailbox: Mailbox,
+        watch: Watch,
         start_from: Path | None = None,
     ) -> None:
         self._transport = transport
@@ -104,6 +112,8 @@ class Worker:
         self._owner = owner
         self._metrics = metrics
         self._stop = stop
+        self._mailbox = mailbox
+        self._watch = watch
         self._start_from = start_from
         self._log = structlog.get_logger().bind(owner=owner)
         self._lease: Lease | None = None
@@ -186,6 +196,8 @@ class Worker:
                 self._despite_gaps(lease, lambda: self._transport.renew(lease, self.position))
             self._snapshot_if_due(leading=True)
             self._patiently(lambda: self._snapshotter.settle(lease))
+            self._mailbox.serve(self.core)
+            self._watch.look(self.core, self.position, self._snapshotter.saved)
 
     def _follow(self) -> Lease | None:
         """Hold the state at the checkpoint until the lease can be had; None when told to stop."""
@@ -198,6 +210,7 @@ class Worker:
                 self._recover(None)
             self._snapshot_if_due(leading=False)
             self._snapshotter.settle(None)
+            self._mailbox.serve(self.core)
             with suppress(LeaseHeld):
                 lease = self._patiently(
                     lambda: self._transport.acquire(self._owner, self._config.lease_ms)
@@ -349,6 +362,7 @@ class Worker:
     def _serve(self, lease: Lease, raw: list[RawEntry]) -> None:
         """Apply a batch, and commit what follows from it."""
         started = renewed = perf_counter()
+        decided = self.core.counts["decisions"]
         outputs: list[tuple[str, str, bytes]] = []
         for entry in map(read_raw, raw):
             outputs.extend(self._address(output, entry.id) for output in self.core.apply(entry))
@@ -360,7 +374,10 @@ class Worker:
         self._despite_gaps(lease, lambda: self._transport.commit(lease, commit))
         self.position = commit.position
         self._attempts = 0
-        self._measure(started, applied, perf_counter())
+        done = perf_counter()
+        self._measure(started, applied, done)
+        if len(raw) < self._config.batch:
+            self._watch.decided(self.core.counts["decisions"] - decided, done - started)
 
     def _address(self, output: Output, entry_id: str) -> tuple[str, str, bytes]:
         """Stream, ID and bytes of an output. Decisions and outcomes have their cause's ID."""

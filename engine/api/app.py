@@ -179,8 +179,6 @@ def new_app(
             raise HTTPException(422, str(error)) from None
         if not isinstance(event, Signal):
             raise HTTPException(422, f"a {event.type} gets no decision; send a signal")
-        if not health().ready:
-            raise HTTPException(503, "the worker doesn't serve the shard now; /readyz says when")
         decision = await _answer(mailbox, Entry("0-0", data, event))
         return Response(encode(decision), media_type="application/json")
 
@@ -266,7 +264,9 @@ async def _answer(mailbox: Mailbox, entry: Entry) -> Decision:
         raise HTTPException(429, str(error), {"Retry-After": "1"}) from None
     except TimeoutError:
         raise HTTPException(
-            503, f"the worker had no time for an answer within {SCORE_S:g} s; ask again later"
+            503,
+            f"the worker had no time for an answer within {SCORE_S:g} s; /readyz says whether it"
+            " serves the shard, and if it does, ask again later",
         ) from None
     except ValueError as error:
         raise HTTPException(422, str(error)) from None

@@ -6,8 +6,10 @@ a command is there, it is on the command line.
 
 import getpass
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from inspect import Parameter, Signature
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Annotated, Any, Literal
 
@@ -19,7 +21,7 @@ from engine.cli.options import AddressOption, ConfigOption, JsonOption, note, pr
 from engine.commands import COMMANDS, Command, Kind
 from engine.sending import CommandError, control_key_of, send, signed
 from engine.view import NoView, read_view
-from streams import START, Connection, Keys, RedisTransport, connect, order
+from streams import START, Connection, Keys, RedisTransport, StreamError, connect, order
 
 OPERATORS = {name: command for name, command in COMMANDS.items() if name != "measure"}
 """The commands that people give: all but the one that workers send."""
@@ -93,9 +95,9 @@ def _subcommand(name: str, command: Command) -> Callable[..., None]:
 
     def tell(**given: Any) -> None:
         args = {key: given.pop(key) for key, _, _ in own}
-        _tell(
-            name, {key: value for key, value in args.items() if value not in (None, False)}, **given
-        )
+        # By identity: 0 is a value.
+        said = {key: each for key, each in args.items() if each is not None and each is not False}
+        _tell(name, said, **given)
 
     parameters = [*own, ("reason", ReasonOption, Parameter.empty), *shared]
     tell.__signature__ = Signature(  # type: ignore[attr-defined] # it is how typer reads it
@@ -130,7 +132,7 @@ def _tell(
     reason: str,
     by: str | None,
     wait: bool,
-    config: Any,
+    config: Path | None,
     address: str | None,
     as_json: bool,
     revision: int | None = None,
@@ -149,11 +151,15 @@ def _tell(
             data = signed(key, name, by, reason, args)
         except CommandError as error:
             raise typer.BadParameter(str(error)) from None
-        replies = Replies(connection, keys)
+        replies = None
+        if wait:
+            # Who may not read the answers may still halt.
+            with suppress(StreamError):
+                replies = Replies(connection, keys)
         entry = send(connection, keys, data)
         if not as_json:
             note(f"{name} is in as {entry}; the alerts stream has the engine's answer")
-        answer = replies.to(entry, f"by {by}: {reason}") if wait else None
+        answer = None if replies is None else replies.to(entry, f"by {by}: {reason}")
     if as_json:
         said = {"command": name, "by": by, "entry_id": entry, "revision": revision}
         print_json(said | {"answer": None if answer is None else asdict(answer)})

@@ -29,6 +29,7 @@ from engine.cli.options import (
 from engine.config import Config
 from engine.logs import configure_logs
 from engine.metrics import Metrics
+from engine.notify import notifying
 from engine.replay import replay as replay_tape
 from engine.snapshotting import TAPE, take, to_bytes
 from engine.status import status as read_status
@@ -81,8 +82,11 @@ def run(
         warm_up()
     with (
         connect(chosen.stream.address) as connection,
-        new_worker(chosen, connection, metrics, stop, start_from) as worker,
+        new_worker(chosen, connection, metrics, stop, start_from, mailbox) as worker,
         serving_http(chosen, metrics, worker, mailbox),
+        notifying(
+            chosen.notify, chosen.stream.address, keys_of(chosen), metrics, lambda: worker.ready
+        ),
     ):
         worker.run(until_idle, standby)
 

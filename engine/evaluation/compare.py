@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.champions import Fitter
 from engine.core import Core
 from engine.core_config import CoreConfig
 from engine.evaluation import bootstrap
@@ -29,7 +30,6 @@ from engine.evaluation.scores import (
     log_loss,
     losses,
 )
-from engine.model import Fitter
 from engine.report import SKIPPED_SHARE
 from streams import Entry, Output, Signal
 from streams.tape import Line

@@ -18,6 +18,7 @@ from engine.finding import Finding
 from engine.ledger import from_micros, to_micros
 from engine.safety.settings import SafetyConfig, State
 from engine.safety.triggers import Measured, RepeatedDrift, Trade, Watcher, watchers
+from streams.events import Severity
 
 STATES: tuple[State, ...] = get_args(State)
 """From the least to the most restrained."""
@@ -162,7 +163,7 @@ class KillSwitch:
         becomes = "" if self.state_now == before else f"; the engine is {self.state_now}"
         findings.append(
             Finding(
-                "critical" if config.target == "HALTED" else "warning",
+                self._severity(name),
                 name,
                 SUBJECT,
                 f"{watcher.says()} (threshold {config.threshold:g}){becomes}",
@@ -188,7 +189,12 @@ class KillSwitch:
         self._next = min(ends, default=None)
 
     def _resolved(self, name: str, why: str) -> Finding:
-        return Finding("info", name, SUBJECT, f"over: {why}", "resolved")
+        """As severe as what it resolves: who was told of that is told of this."""
+        return Finding(self._severity(name), name, SUBJECT, f"over: {why}", "resolved")
+
+    def _severity(self, name: str) -> Severity:
+        target = getattr(self._config.triggers, name).target
+        return "critical" if target == "HALTED" else "warning"
 
     def figures(self) -> dict[str, object]:
         """For people: the state, what fires since when, how often each has fired."""

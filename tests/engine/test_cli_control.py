@@ -5,6 +5,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+import redis
 import structlog
 import typer
 
@@ -70,10 +71,12 @@ def test_what_is_typed_is_what_is_sent(closeloop: Command, name: str) -> None:
     assert (found.args or {}) == args
 
 
-def test_what_is_left_out_is_not_sent(closeloop: Command) -> None:
-    for words in (("refit",), ("rollback",), ("mode", "live")):
+def test_what_is_left_out_is_not_sent_and_nothing_else_is_left_out(closeloop: Command) -> None:
+    for words in (("refit",), ("rollback",), ("mode", "live"), ("set", "policy.take", "0")):
         assert closeloop(*said(*words, address="memory://left-out")).status == 0
-    assert [each.args for each in sent("memory://left-out")] == [None, None, {"mode": "live"}]
+    zero = {"setting": "policy.take", "value": 0.0}
+    found = [each.args for each in sent("memory://left-out")]
+    assert found == [None, None, {"mode": "live"}, zero]
 
 
 @pytest.mark.parametrize(
@@ -162,3 +165,15 @@ def test_a_worker_that_does_not_come_to_it_is_not_waited_for_long(
     with connect("memory://busy") as connection:
         connection.redis.delete(keys_of(Config()).lease)
     assert "no worker is at work" in closeloop(*said("halt", address="memory://busy")).err
+
+
+def test_who_may_only_publish_may_halt(closeloop: Command, redis_server: str) -> None:
+    with redis.Redis.from_url(redis_server) as admin:
+        admin.flushall()
+        rules = ("reset", "on", ">halter-password", "+ping", "+xadd", f"%W~{EVENTS}")
+        admin.execute_command("ACL", "SETUSER", "halter", *rules)
+        address = redis_server.replace("redis://", "redis://halter:halter-password@")
+        ran = closeloop(*said("halt", address=address))
+        admin.acl_deluser("halter")
+    assert ran.status == 0, ran.err
+    assert [each.command for each in sent(redis_server)] == ["halt"]

@@ -88,7 +88,7 @@ def test_on_a_long_stream_that_tells_nothing_all_is_as_good_as_its_baseline():
             total += o.return_pct
             stops += o.stopped
     assert core.model.closes == LONG
-    assert core.model.refits["installed"] > 2
+    assert core.model.champions.refits["installed"] > 2
     assert excess / LONG < HAIR
     assert risks / LONG < HAIR
     # Returns have a variance of some 1.8: a thousandth of it.

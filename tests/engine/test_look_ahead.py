@@ -60,7 +60,7 @@ def known() -> list[bytes]:
 def test_the_history_has_refits_and_closes_that_wait():
     core = new_core(CONFIG)
     outputs = run(core, entries(*EVENTS))
-    assert core.model.refits["installed"] >= 2
+    assert core.model.champions.refits["installed"] >= 2
     assert len({o.model.champion for o in outputs if isinstance(o, Decision)}) > 2
     assert sum(isinstance(o, Outcome) for o in outputs) == SIGNALS
     assert core.counts["orphan_closes"] == 0

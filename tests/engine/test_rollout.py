@@ -168,14 +168,14 @@ def test_what_was_decided_before_the_stage_or_in_another_mode_does_not_count():
 
 def test_the_figures_of_an_arm_are_those_of_its_trades():
     found = rollout()
-    for value in (2.0, -1.0, -2.0, 0.0, 3.0):
+    for value in (2.0, -1.0, -2.0, 1.0, 2.0):
         found.learn(trade(value))
     assert found.figures()["arms"]["model"] == {
         "trades": 5,
-        "win_rate": 0.4,
+        "win_rate": 0.6,
         "mean_return_pct": pytest.approx(0.4),
         "profit_factor": pytest.approx(5.0 / 3.0),
-        "sharpe": pytest.approx(0.4 / math.sqrt(4.3)),
+        "sharpe": pytest.approx(0.4 / math.sqrt(3.3)),
         "max_drawdown_pct": pytest.approx(3.0),
     }
     assert set(found.figures()["arms"]["baseline"].values()) == {0, None}
@@ -196,7 +196,7 @@ def test_what_trades_do_not_define_is_absent():
 def test_a_better_model_is_promoted_stage_by_stage_until_it_is_live(first):
     course = Course(0.3, rollout(first))
     steps = []
-    while course.rollout.mode != "live":
+    for _ in range(4):
         step = course.until_step()
         assert "more than one of the baseline" in step.reason
         steps.append((step.kind, step.mode, step.percent))
@@ -214,7 +214,7 @@ def test_a_better_model_is_promoted_stage_by_stage_until_it_is_live(first):
 def test_each_stage_follows_on_the_one_before_whatever_its_percentage():
     course = Course(3.0, rollout(stages=(7.0, 29.0, 57.0, 100.0)))
     percents = []
-    while course.rollout.mode != "live":
+    for _ in range(3):
         course.take(course.until_step())
         percents.append(course.rollout.percent)
     assert percents == [29.0, 57.0, 100.0]
@@ -311,8 +311,11 @@ def test_a_step_is_told_again_when_the_evidence_was_lost_meanwhile():
     course = Course(0.3, rollout())
     assert course.until_step().kind == "promotion"
     course.edge = -0.3
-    while course.rollout.figures()["due"]:
+    for _ in range(20_000):
         assert course.close() is None
+        if course.rollout.figures()["due"] is None:
+            break
+        assert course.rollout.figures()["missing"] == []
     assert course.rollout.figures()["mean_return_difference_pct"]["value"] <= 0.0
     course.edge = 0.3
     assert course.until_step().kind == "promotion"

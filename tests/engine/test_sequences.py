@@ -36,23 +36,48 @@ def test_the_difference_is_that_of_the_arms_means():
     assert difference - low == pytest.approx(high - difference)
 
 
-def test_the_bounds_are_robbins_normal_mixture_over_the_variance_of_the_difference():
-    # Each day is one value, so that the variance by days is that of independent values.
-    values, model = two_arms(1_000)
-    x, m = np.array(values), np.array(model)
-    n1, n0 = m.sum(), (~m).sum()
-    common = x.var() * (1 / n1 + 1 / n0)
-    own = x[m].var() / n1 + x[~m].var() / n0
-    information = 1 / max(common, own)
-    seen = fed(values, model, days=range(1_000))
-    prior = seen.state()["ended"][2]
-    away = math.sqrt(
-        (information + prior) * math.log((information + prior) / (prior * ALPHA**2))
-    ) / information  # fmt: skip
-    difference, low, _ = seen.bounds
-    assert difference - low == pytest.approx(away, rel=1e-6)
+def test_the_bounds_are_robbins_normal_mixture_over_the_larger_of_two_variances():
+    rng = np.random.default_rng(1)
+    n = 1_500
+    days = np.arange(n) // 12
+    # What is the day's is in the returns and in the choice; some trades stand in both arms.
+    values = 5.0 + rng.standard_normal(n) + 0.5 * rng.standard_normal(n)[days]
+    model = rng.random(n) < 0.2 + 0.4 * (days % 2)
+    baseline = ~model | (rng.random(n) < 0.3)
+    weights = model / model.sum() - baseline / baseline.sum()
+    common = values.var() * (weights**2).sum()
+    centred = (
+        model * (values - values[model].mean()) / model.sum()
+        - baseline * (values - values[baseline].mean()) / baseline.sum()
+    )
+    by_day = (np.bincount(days, centred) ** 2).sum()
+    assert by_day > common
+    seen = fed(values.tolist(), model.tolist(), baseline.tolist())
+    difference, low, high = seen.bounds
+    assert difference == pytest.approx((weights * values).sum())
+    information, r = 1.0 / by_day, seen.state()["ended"][2]
+    away = math.sqrt((information + r) * math.log((information + r) / (r * ALPHA**2)))
+    assert (high - low) / 2 == pytest.approx(away / information, rel=1e-9)
     # Never as narrow as an interval that is looked at once.
-    assert away > 1.3 * 1.96 / math.sqrt(information)
+    assert (high - low) / 2 > 1.3 * 1.96 * math.sqrt(by_day)
+
+
+def test_where_it_is_tightest_is_settled_at_the_first_look():
+    values, model = two_arms(3_000, share=0.1)
+    seen, settled = Difference(ALPHA), set()
+    for i, value in enumerate(values):
+        seen.add(i, model[i], not model[i], value)
+        if seen.bounds is not None:
+            settled.add(seen.state()["ended"][2])
+    assert len(settled) == 1
+
+
+def test_trades_in_both_arms_do_not_bring_the_first_look_nearer():
+    # A hundred trades in both arms, and ten of each alone: ten pairs and a few.
+    values = np.random.default_rng(1).standard_normal(120).tolist()
+    model = [True] * 110 + [False] * 10
+    baseline = [True] * 100 + [False] * 10 + [True] * 10
+    assert fed(values, model, baseline).bounds is None
 
 
 def test_days_whose_trades_are_alike_widen_the_bounds():

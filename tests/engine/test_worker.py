@@ -6,6 +6,7 @@ from threading import Event, Thread
 
 import pytest
 
+from engine.api.mailbox import Mailbox
 from engine.bootstrap import keys_of, new_core
 from engine.config import Config, SnapshotConfig, WorkerConfig
 from engine.core import Core
@@ -13,6 +14,7 @@ from engine.fitting import InlineFitter
 from engine.metrics import Metrics
 from engine.recovery import RecoveryError
 from engine.snapshotting import TAPE, Snapshotter, take, to_bytes
+from engine.watch import Watch
 from engine.worker import Worker
 from snapshots import SnapshotStore, state_digest
 from streams import (
@@ -66,6 +68,8 @@ class Shard:
             owner,
             metrics,
             self.stop,
+            Mailbox(),
+            Watch(self.connection, self.keys, self.config.core.safety.triggers, KEY, owner),
             start_from,
         )
 

@@ -116,7 +116,9 @@ def test_marks_say_after_how_many_closes_a_refit_was_installed(passed: Run):
     installed = [mark for mark in passed.marks if mark.kind.startswith("refit_")]
     every, lag = QUICK.refit.every, QUICK.refit.lag
     assert installed[0] == Mark(every + lag, "refit_installed", f"refit-{every}")
-    assert len(installed) == sum(passed.core.model.refits[how] for how in ("installed", "rejected"))
+    assert len(installed) == sum(
+        passed.core.model.champions.refits[how] for how in ("installed", "rejected")
+    )
 
 
 def test_weights_are_looked_at_so_often_that_a_picture_has_enough(

@@ -24,6 +24,11 @@ from streams import connect
 LIMIT_S = 0.4
 """What the tests set `REQUEST_S` and `CONNECTION_S` to."""
 
+HALF_A_REQUEST = (
+    b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 9\r\n\r\n{"
+)
+
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[], HttpServer]]:
@@ -99,15 +104,7 @@ def test_what_is_read_cannot_be_written(path: str, serve: Callable[[], HttpServe
         assert ask(server, method, path, b"x" * 100) == (404 if path == "/" else 405)
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        b"",
-        b"GET /healthz HT",
-        b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        b"Content-Length: 9\r\n\r\n{",
-    ],
-)
+@pytest.mark.parametrize("said", [b"", b"GET /healthz HT", HALF_A_REQUEST])
 def test_a_silent_client_holds_nobody_up_and_is_hung_up_on(
     said: bytes,
     serve: Callable[[], HttpServer],
@@ -181,7 +178,8 @@ def test_what_is_no_http_is_refused_in_silence(
     assert capfd.readouterr() == ("", "")
 
 
-def test_closed_it_leaves_neither_thread_nor_port(serve: Callable[[], HttpServer]) -> None:
+@pytest.mark.parametrize("said", [b"GET /healthz HT", HALF_A_REQUEST])
+def test_closed_it_leaves_no_thread_no_port_and_no_connection(said: bytes) -> None:
     before = active_count()
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
@@ -195,8 +193,11 @@ def test_closed_it_leaves_neither_thread_nor_port(serve: Callable[[], HttpServer
             True,
         )
         server = HttpServer(listener, app)
-        with knock(server, b"GET /healthz HT"):
+        with knock(server, said) as silent:
+            # Accepted after the silent one.
+            assert ask(server, "GET", "/healthz") == 200
             server.close()
+            assert b"200 OK" not in ended(silent)
     assert active_count() == before
     with listen("127.0.0.1", port):
         pass

@@ -92,7 +92,13 @@ def test_it_does_not_change_from_call_to_call() -> None:
 
 def test_every_stream_has_its_channel() -> None:
     ours = {name for name in vars(Keys) if isinstance(vars(Keys)[name], property)}
-    assert set(asyncapi()["channels"]) == ours - {"checkpoint", "lease", "notified", "standby", "view"}
+    assert set(asyncapi()["channels"]) == ours - {
+        "checkpoint",
+        "lease",
+        "notified",
+        "standby",
+        "view",
+    }
 
 
 def test_a_channel_with_its_shard_is_the_key() -> None:
