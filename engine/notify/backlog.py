@@ -9,6 +9,7 @@ from engine.notify.receiver import Receiver
 from streams.events import Alert, Severity
 
 PAGE = 256
+DAILY = "daily_summary"
 
 _RANKS: dict[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
 
@@ -46,12 +47,17 @@ def gather(stream: AlertStream, begin: Mark, receiver: Receiver) -> Backlog | No
         if first.number is not None and end.number is not None:
             summed[TRIMMED] += first.number - end.number - 1
         end = page[-1][0]
-        told += [entry for entry in page if _rank(entry) >= _RANKS[receiver.least]]
+        told += [entry for entry in page if _is_for(receiver, entry[1])]
         if receiver.most is None:
             break
         told, others = _most_severe(told, receiver.most)
         summed.update(alert.code for _, alert in others)
     return None if end == begin else Backlog(told, +summed, end)
+
+
+def _is_for(receiver: Receiver, alert: Alert) -> bool:
+    """Whether a receiver is told of an alert: of the daily summary each is."""
+    return alert.code == DAILY or _RANKS[alert.severity] >= _RANKS[receiver.least]
 
 
 def _most_severe(
