@@ -6,10 +6,10 @@ from itertools import count
 
 from bench.tapes import generated
 from engine.bootstrap import process_fitter
+from engine.champions import Fitter
 from engine.core import Core
 from engine.core_config import CoreConfig, RefitConfig
 from engine.fitting import InlineFitter
-from engine.champions import Fitter
 from streams import Entry, Output, encode, read_entry
 
 

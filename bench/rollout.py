@@ -2,27 +2,28 @@
 
     python bench/rollout.py [TAPE] [--rollouts N] [--closes N] [--seed N] [--json OUT]
 
-A/A: the model's trades are no better and no worse than the baseline's, so any step is a wrong one.
-At most `error_rate` of the rollouts may take one, whatever the returns are like: normal, with heavy
-tails, skewed as of one who sells insurance, correlated within days; with a TAPE its own, whole days
-drawn with replacement. Rollouts begin in canary at the first stage, or in shadow; there the model
-picks a share of the signals at random, each for itself or all of a day.
+Equal arms: the model's trades are no better and no worse than the baseline's, so any step is a
+wrong one. At most `error_rate` of the rollouts may take one, whatever the returns are like: normal,
+with heavy tails, skewed as of one who sells insurance, alike within days; with a TAPE its own,
+whole days drawn with replacement. Rollouts begin in canary at the first stage, or in shadow. The
+model takes all that it decides; or a share at random, each signal for itself or whole days; or, on
+a tape, what the engine took there, with its returns moved so that they are no better.
 
-Edge: the model's trades are better by what taking added on the tape fx of `bench/quality.py`. Told
-are the share of rollouts that come to their first promotion and to live within as many closes as
-that tape has, and after how many.
+A true edge: what the model takes is better by what taking added on the tape fx of
+`bench/quality.py`. Told are the share of rollouts that come to their first promotion and to live
+within as many closes as that tape has, and after how many.
 
 It is `engine.safety.rollout.Rollout` that is run. Exit status 1 when a bar isn't met.
 """
 
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import typer
@@ -31,10 +32,14 @@ from rich.progress import Progress
 from scipy.stats import binomtest
 
 from bench.results import BenchError, JsonOption, Results, progress, run, shown
+from engine.core import Core
+from engine.core_config import CoreConfig
+from engine.fitting import InlineFitter
 from engine.safety.rollout import ClosedTrade, Rollout
 from engine.safety.sequences import FEWEST_PAIRS
 from engine.safety.settings import RolloutConfig
-from streams import Close, Tape
+from learners import warm_up
+from streams import Outcome, Tape
 from streams.events import Action, Mode
 
 MEAN_PCT, SPREAD_PCT, A_DAY = -0.02, 0.456, 12
@@ -52,13 +57,14 @@ DELAY = 20
 _START = datetime(2020, 1, 1, tzinfo=UTC)
 
 MODES: tuple[Mode, ...] = ("canary", "shadow")
-EDGED: tuple[tuple[Mode, float], ...] = (("canary", 1.0), ("shadow", TAKEN), ("canary", TAKEN))
 ENDS = ("first", "live")
 
 Figures: TypeAlias = dict[str, Any]
-Returns: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
-"""Returns in percent, and the day of each, shape (closes,)."""
-Draw: TypeAlias = Callable[[np.random.Generator, int], Returns]
+Floats: TypeAlias = NDArray[np.float64]
+Drawn: TypeAlias = tuple[Floats, NDArray[np.int64], NDArray[np.bool_] | None]
+"""Returns in percent, the day of each, and whether the engine took it; shape (closes,)."""
+Draw: TypeAlias = Callable[[np.random.Generator, int], Drawn]
+Picks: TypeAlias = Literal["all", "signals", "days", "the engine's"]
 
 
 @dataclass(frozen=True)
@@ -71,25 +77,22 @@ class World:
         Makes returns.
     mode
         What a rollout begins with.
-    taken
-        The share of the signals that the model picks.
-    by_day
-        Whether it picks whole days.
+    picks
+        What the model takes: all, signals or days at random, or what the engine took.
+    edge
+        By how much what is taken is better than what is offered, percent a trade.
     """
 
     returns: str
     draw: Draw
     mode: Mode = "canary"
-    taken: float = 1.0
-    by_day: bool = False
+    picks: Picks = "all"
     edge: float = 0.0
 
     @property
-    def picks(self) -> str:
-        """How the model picks, in words."""
-        if self.taken == 1.0:
-            return "all"
-        return f"{self.taken:.1%} of {'days' if self.by_day else 'signals'}"
+    def picked(self) -> str:
+        """What the model takes, in words."""
+        return f"{TAKEN:.1%} of {self.picks}" if self.picks in ("signals", "days") else self.picks
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,32 +104,32 @@ class Course:
     demoted: int | None = None
 
 
-def made(shape: Callable[[np.random.Generator, int], NDArray[np.float64]]) -> Draw:
+def made(shape: Callable[[np.random.Generator, int], Floats]) -> Draw:
     """Returns with the mean and spread of fx, `A_DAY` a day, of a shape with mean 0, spread 1."""
 
-    def draw(rng: np.random.Generator, closes: int) -> Returns:
-        return MEAN_PCT + SPREAD_PCT * shape(rng, closes), np.arange(closes) // A_DAY
+    def draw(rng: np.random.Generator, closes: int) -> Drawn:
+        return MEAN_PCT + SPREAD_PCT * shape(rng, closes), np.arange(closes) // A_DAY, None
 
     return draw
 
 
-def normal(rng: np.random.Generator, closes: int) -> NDArray[np.float64]:
+def normal(rng: np.random.Generator, closes: int) -> Floats:
     """Independent and normal."""
     return rng.standard_normal(closes)
 
 
-def heavy(rng: np.random.Generator, closes: int) -> NDArray[np.float64]:
+def heavy(rng: np.random.Generator, closes: int) -> Floats:
     """Student's t of three degrees of freedom: its fourth moment is infinite."""
     return np.asarray(rng.standard_t(3, closes) / np.sqrt(3.0))
 
 
-def skewed(rng: np.random.Generator, closes: int) -> NDArray[np.float64]:
+def skewed(rng: np.random.Generator, closes: int) -> Floats:
     """Nineteen small wins to a large loss."""
     lost = rng.random(closes) < 0.05
     return np.asarray(np.where(lost, -0.95, 0.05) / np.sqrt(0.05 * 0.95))
 
 
-def clustered(rng: np.random.Generator, closes: int) -> NDArray[np.float64]:
+def clustered(rng: np.random.Generator, closes: int) -> Floats:
     """A tenth of the variance is the day's: sums over days vary as in fx, twice as much."""
     days = rng.standard_normal(closes // A_DAY + 1).repeat(A_DAY)[:closes]
     return np.asarray(np.sqrt(0.1) * days + np.sqrt(0.9) * rng.standard_normal(closes))
@@ -135,40 +138,68 @@ def clustered(rng: np.random.Generator, closes: int) -> NDArray[np.float64]:
 SHAPES = {"normal": normal, "heavy tails": heavy, "skewed": skewed, "days alike": clustered}
 
 
-def resampled(tape: Path) -> Draw:
-    """Whole days of a tape's closes, drawn with replacement."""
-    days: dict[int, list[float]] = {}
-    for line in Tape(tape):
-        event = line.entry().event
-        if isinstance(event, Close):
-            days.setdefault(event.ts.toordinal(), []).append(event.return_pct)
-    if not days:
-        raise BenchError(f"{tape} has no close; give a tape with closes")
-    blocks = [np.array(returns) for returns in days.values()]
+def resampled(outcomes: Iterable[Outcome]) -> Draw:
+    """Whole days of a run of the engine, drawn with replacement; its first tenth isn't."""
+    rows = [(o.ts.toordinal(), o.return_pct, o.action != "skip") for o in outcomes]
+    rows = rows[len(rows) // 10 :]
+    if not rows:
+        raise BenchError("the tape has no closes; give one with closes")
+    days: dict[int, list[tuple[float, bool]]] = {}
+    for day, value, taken in rows:
+        days.setdefault(day, []).append((value, taken))
+    blocks = [np.array(closes) for closes in days.values()]
+    returns, took = np.concatenate(blocks).T
+    taken = took > 0.0
+    if not 0 < taken.sum() < len(taken):
+        raise BenchError("on this tape the engine takes all or nothing; give another")
+    # What it was better by is taken out of what it took.
+    gap = (returns[taken].mean() - returns.mean()) / (1.0 - taken.mean())
 
-    def draw(rng: np.random.Generator, closes: int) -> Returns:
-        drawn: list[NDArray[np.float64]] = []
+    def draw(rng: np.random.Generator, closes: int) -> Drawn:
+        drawn: list[Floats] = []
         count = 0
         while count < closes:
             drawn.append(blocks[rng.integers(len(blocks))])
             count += len(drawn[-1])
         lengths = [len(block) for block in drawn]
-        return np.concatenate(drawn)[:closes], np.arange(len(drawn)).repeat(lengths)[:closes]
+        values, took = np.concatenate(drawn)[:closes].T
+        days = np.arange(len(drawn)).repeat(lengths)[:closes]
+        return values - gap * (took - taken.mean()), days, took > 0.0
 
     return draw
+
+
+def outcomes(tape: Path, bar: Progress) -> list[Outcome]:
+    """What the engine makes of a tape."""
+    task = bar.add_task(f"{tape.name}: the engine", total=1.0)
+    warm_up()
+    core, lines = Core(CoreConfig(), InlineFitter()), Tape(tape)
+    found = []
+    for number, line in enumerate(lines):
+        found += [each for each in core.apply(line.entry()) if isinstance(each, Outcome)]
+        if number % 256 == 0:
+            bar.update(task, completed=lines.progress)
+    bar.remove_task(task)
+    return found
 
 
 def simulate(world: World, closes: int, seed: int) -> Course:
     """One rollout, each step taken as soon as it is told, until it is live or demoted."""
     rng = np.random.default_rng(seed)
-    drawn, days = world.draw(rng, closes)
-    picked = rng.random(int(days[-1]) + 1 if world.by_day else closes) < world.taken
-    if world.by_day:
-        picked = picked[days]
-    taken = 1.0 if world.taken == 1.0 else float(picked.mean())
-    if 0.0 < taken < 1.0:
+    drawn, days, took = world.draw(rng, closes)
+    if world.picks == "all":
+        picked = np.ones(closes, np.bool_)
+    elif world.picks == "signals":
+        picked = rng.random(closes) < TAKEN
+    elif world.picks == "days":
+        picked = (rng.random(int(days[-1]) + 1) < TAKEN)[days]
+    else:
+        assert took is not None
+        picked = took
+    share = float(picked.mean())
+    if share < 1.0:
         # What is picked is better, what isn't is worse; the mean of all stays.
-        drawn = drawn + (picked - taken) * world.edge / (1.0 - taken)
+        drawn = drawn + (picked - share) * world.edge / (1.0 - share)
     returns, picks = drawn.tolist(), picked.tolist()
     times = [_START + timedelta(days=day) for day in range(int(days[-1]) + 1)]
     when = days.tolist()
@@ -181,7 +212,7 @@ def simulate(world: World, closes: int, seed: int) -> Course:
             arm = rollout.arm(f"s{number}")
             advised: Action = "take" if picks[number] else "skip"
             value = returns[number]
-            if arm == "model" and taken == 1.0:
+            if arm == "model" and share == 1.0:
                 value += world.edge
             waiting.append(
                 ClosedTrade(
@@ -211,7 +242,7 @@ def simulate(world: World, closes: int, seed: int) -> Course:
 
 def simulated(world: World, rollouts: int, closes: int, seed: int, bar: Progress) -> list[Course]:
     """What became of many rollouts."""
-    task = bar.add_task(f"{world.returns}, {world.mode}, {world.picks}", total=rollouts)
+    task = bar.add_task(f"{world.returns}, {world.mode}, {world.picked}", total=rollouts)
     courses = []
     for number in range(rollouts):
         courses.append(simulate(world, closes, seed + number))
@@ -257,7 +288,7 @@ def equal_figures(world: World, courses: Sequence[Course]) -> Figures:
     return {
         "returns": world.returns,
         "from": world.mode,
-        "picks": world.picks,
+        "picks": world.picked,
         "promoted": promoted,
         "demoted": demoted,
         "wrong": value,
@@ -275,7 +306,7 @@ def edge_figures(world: World, courses: Sequence[Course]) -> Figures:
     return {
         "returns": world.returns,
         "from": world.mode,
-        "picks": world.picks,
+        "picks": world.picked,
         "demoted": sum(course.demoted is not None for course in courses),
         "promoted": value,
         "low": low,
@@ -285,15 +316,15 @@ def edge_figures(world: World, courses: Sequence[Course]) -> Figures:
         "first_90": after(firsts, 0.9),
         "live_median": after(lives, 0.5),
         "live_90": after(lives, 0.9),
-        # From canary, with one trade in 141 the model's, a tape is too short; that is told, no bar.
-        "met": None if world.mode == "canary" and world.taken < 1.0 else value >= PROMOTED,
+        # One that takes few signals has few trades in canary: that is told, without a bar.
+        "met": None if world.mode == "canary" and world.picks != "all" else value >= PROMOTED,
     }
 
 
 def cost_us(closes: int = 50_000) -> float:
     """Microseconds that `Rollout.learn` takes, in canary."""
     rollout = Rollout(RolloutConfig(mode="canary"), 0)
-    returns, days = made(normal)(np.random.default_rng(0), closes)
+    returns, days, _ = made(normal)(np.random.default_rng(0), closes)
     trades = [
         ClosedTrade(
             rollout.arm(f"s{number}"), "canary", number, _START + timedelta(days=day), "take",
@@ -310,7 +341,7 @@ def cost_us(closes: int = 50_000) -> float:
 def main(
     tape: Annotated[
         Path | None,
-        typer.Argument(help="Closes to draw days from.", show_default="made returns alone"),
+        typer.Argument(help="Run by the engine, to draw days from.", show_default="none"),
     ] = None,
     rollouts: Annotated[int, typer.Option(min=10, help="Of each kind.")] = 200,
     closes: Annotated[int, typer.Option(min=500, help="Of each rollout of equal arms.")] = 20_000,
@@ -323,14 +354,22 @@ def main(
     """Whether a rollout's test keeps its word, over simulated rollouts."""
     results = Results("rollout", json_out)
     draws: dict[str, Draw] = {name: made(shape) for name, shape in SHAPES.items()}
-    if tape is not None:
-        draws[tape.name.partition(".")[0]] = resampled(tape)
-    name, draw = list(draws.items())[-1]
-    equal = [World(name, draw) for name, draw in draws.items()] + [
-        World(name, draw, mode, TAKEN, by_day) for mode in MODES for by_day in (False, True)
-    ]
-    edged = [World(name, draw, mode, taken, edge=EDGE_PCT) for mode, taken in EDGED]
+    random: list[Picks] = ["signals", "days"]
+    own: list[Picks] = ["signals"] if tape is None else ["the engine's"]
     with progress() as bar:
+        if tape is not None:
+            draws[tape.name.partition(".")[0]] = resampled(outcomes(tape, bar))
+        name, draw = list(draws.items())[-1]
+        equal = [World(name, draw) for name, draw in draws.items()] + [
+            World(name, draw, mode, picks)
+            for mode in MODES
+            for picks in dict.fromkeys(random + own)
+        ]
+        edged = [
+            World(name, draw, "canary", "all", EDGE_PCT),
+            World(name, draw, "shadow", own[0], EDGE_PCT),
+            World(name, draw, "canary", own[0], EDGE_PCT),
+        ]
         even = [
             equal_figures(world, simulated(world, rollouts, closes, seed, bar)) for world in equal
         ]

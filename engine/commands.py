@@ -81,7 +81,7 @@ def problem(control: Control, revision: int) -> str | None:
     seen = given.pop("revision", None)
     if seen is not None and (isinstance(seen, bool | str) or seen != revision):
         return (
-            f"the command is stale: it was given at revision {seen}, this is revision {revision};"
+            f"the command is stale: it was given at revision {seen:g}, this is revision {revision};"
             " look again, then repeat it"
         )
     kinds = {**command.required, **command.optional}

@@ -83,13 +83,6 @@ class _Server(uvicorn.Server):
         self.serving.set()
         await self._told.wait()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        # They are gone after one more turn of the loop.
-        await asyncio.sleep(0)
-
     def stop(self) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._told.set)

@@ -170,11 +170,18 @@ def _tell(
 
 
 def _revision(connection: Connection, keys: Keys) -> int | None:
-    try:
-        found: int | None = read_view(connection, keys).get("revision")
-    except NoView:
-        return None
-    return found
+    """As it stands: what the worker shows of itself may be a second behind what it has done."""
+    committed = order(RedisTransport(connection, keys).checkpoint().position)
+    until = monotonic() + ANSWER_S
+    while True:
+        try:
+            shown = read_view(connection, keys)
+        except NoView:
+            return None
+        if order(shown["position"]) >= committed or monotonic() > until:
+            found: int = shown["revision"]
+            return found
+        sleep(LOOK_S)
 
 
 class Replies:

@@ -11,11 +11,15 @@ How it is made:
    where it stands in both arms). Its variance v is the larger of two: that of independent returns
    with a common spread, and that of sums over days, since trades of a day overlap and correlate
    (Liang and Zeger 1986, Biometrika 73).
-2. Stages are strata: each adds ``D / v`` to the score S and ``1 / v`` to the information I, so what
-   the market did between two stages is not taken for a difference of the arms. S is then
-   asymptotically a Brownian motion in time I, with the true difference as its drift (Jennison and
+2. In shadow the arms share trades, which cancel out in D. So D is scaled by h, the share of the
+   weight on which the arms differ: D / h is the contrast of what one would take and what the other
+   would, its information ``I = h^2 / v`` only grows, and counts effective pairs of trades. With
+   arms that share nothing h is 1.
+3. Stages are strata: each adds ``D h / v`` to the score S and ``h^2 / v`` to the information I, so
+   what the market did between two stages isn't taken for a difference of the arms. S is then
+   asymptotically a Brownian motion in time I, with the true contrast as its drift (Jennison and
    Turnbull 1997, JASA 92, the canonical joint distribution).
-3. Robbins' normal mixture bounds that at all times at once: ``|S - I d| < sqrt((I + r) log((I + r)
+4. Robbins' normal mixture bounds that at all times at once: ``|S - I d| < sqrt((I + r) log((I + r)
    / (r alpha^2)))`` (Robbins 1970; Howard et al. 2021, arXiv:1810.08240, eq. 14; for variances that
    are estimated Waudby-Smith et al. 2024, arXiv:2103.06476, theorem 2.2). Each of its two sides is
    crossed with a chance of at most about ``alpha / 2``.
@@ -23,7 +27,7 @@ How it is made:
 Why no package: confseq (0.0.11) ships no wheels for Python 3.11 and later, doesn't build there, and
 depends on pandas, matplotlib and pytest; ville (0.1.0, a first release) wants a propensity that
 stays the same and independent units, and keeps arrays as long as the stream. What is taken from
-either is the one formula of step 3.
+either is the one formula of step 4.
 """
 
 from collections.abc import Mapping
@@ -56,15 +60,14 @@ class Difference:
     """
 
     __slots__ = (
-        "_both", "_cluster", "_day", "_ended_information", "_ended_score", "_moments",
-        "_prior", "_squares", "_sums", "_total", "_union", "alpha", "bounds",
+        "_both", "_cluster", "_day", "_ended", "_moments", "_prior", "_squares", "_sums",
+        "_total", "_union", "alpha", "bounds",
     )  # fmt: skip
 
     def __init__(self, alpha: float) -> None:
         self.alpha = alpha
         self.bounds: tuple[float, float, float] | None = None
-        self._ended_score = 0.0
-        self._ended_information = 0.0
+        self._ended = (0.0, 0.0, 0.0)
         # Robbins' r, fixed at the first look, in units of information.
         self._prior = 0.0
         self._clear()
@@ -122,33 +125,34 @@ class Difference:
 
     def next_stage(self) -> None:
         """From now on the arms get other shares of the signals: what was seen is a stratum."""
-        self._ended_score, self._ended_information = self._evidence()
+        self._ended = self._evidence()
         self._clear()
 
     def _look(self) -> None:
-        score, information = self._evidence()
+        score, information, reached = self._evidence()
         if information <= 0.0:
             self.bounds = None
             return
         after = information + self._prior
-        away = sqrt(after * log(after / (self._prior * self.alpha * self.alpha))) / information
-        difference = score / information
-        self.bounds = (difference, difference - away, difference + away)
+        away = sqrt(after * log(after / (self._prior * self.alpha * self.alpha)))
+        # Back from the contrast to the difference of the means.
+        scale = reached / (information * information)
+        self.bounds = (score * scale, (score - away) * scale, (score + away) * scale)
 
-    def _evidence(self) -> tuple[float, float]:
-        """Score and information of all stages."""
+    def _evidence(self) -> tuple[float, float, float]:
+        """Score and information of all stages, and the latter times h."""
         x1, n1, x0, n0 = self._sums
         if n1 < 2.0 or n0 < 2.0:
-            return self._ended_score, self._ended_information
+            return self._ended
         both = self._both
         w1, w0 = 1.0 / n1, 1.0 / n0
-        # The trades' weights, squared and summed; and their sizes, summed.
+        # The trades' weights, squared and summed; and h, half the sum of their sizes.
         squared = w1 + w0 - 2.0 * both * w1 * w0
-        size = both * abs(w1 - w0) + (n1 - both) * w1 + (n0 - both) * w0
+        apart = 0.5 * (both * abs(w1 - w0) + (n1 - both) * w1 + (n0 - both) * w0)
         # Kish's effective size: how many trades against as many would tell as much.
-        if size * size < 4.0 * FEWEST_PAIRS * squared or squared <= 0.0:
-            return self._ended_score, self._ended_information
-        pairs = size * size / (4.0 * squared)
+        if apart * apart < FEWEST_PAIRS * squared or squared <= 0.0:
+            return self._ended
+        pairs = apart * apart / squared
         mean = self._total / self._union
         variance = (self._squares / self._union - mean * mean) * squared
         m1, m0 = x1 * w1, x0 * w0
@@ -168,19 +172,22 @@ class Difference:
             variance = by_day
         # Values that are all the same leave rounding errors, and nothing to compare.
         if variance <= 1e-12 * self._squares / self._union * squared:
-            return self._ended_score, self._ended_information
-        information = 1.0 / variance
+            return self._ended
+        information = apart * apart / variance
         if self._prior == 0.0:
             self._prior = information / pairs * TIGHTEST_AT / _growth(self.alpha)
+        ended_score, ended_information, ended_reached = self._ended
         return (
-            self._ended_score + (m1 - m0) * information,
-            self._ended_information + information,
+            ended_score + (m1 - m0) * apart / variance,
+            ended_information + information,
+            ended_reached + information * apart,
         )
 
     def state(self) -> dict[str, object]:
         """All that `restore` needs."""
         return {
-            "ended": [self._ended_score, self._ended_information, self._prior],
+            "ended": list(self._ended),
+            "prior": self._prior,
             "sums": list(self._sums),
             "cluster": list(self._cluster),
             "moments": list(self._moments),
@@ -190,7 +197,9 @@ class Difference:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self._ended_score, self._ended_information, self._prior = state["ended"]
+        score, information, reached = state["ended"]
+        self._ended = (score, information, reached)
+        self._prior = state["prior"]
         self._sums = list(state["sums"])
         self._cluster = list(state["cluster"])
         self._moments = list(state["moments"])

@@ -10,46 +10,57 @@ import orjson
 import pytest
 
 from bench import rollout as bench
-from streams import Close, encode
+from streams import Outcome
 
 SCRIPT = Path(bench.__file__)
 
 
 @pytest.mark.parametrize("name", list(bench.SHAPES))
 def test_made_returns_have_the_mean_and_spread_of_fx(name):
-    returns, days = bench.made(bench.SHAPES[name])(np.random.default_rng(1), 60_000)
+    returns, days, took = bench.made(bench.SHAPES[name])(np.random.default_rng(1), 60_000)
     assert returns.mean() == pytest.approx(bench.MEAN_PCT, abs=0.02)
     assert returns.std() == pytest.approx(bench.SPREAD_PCT, rel=0.1)
+    assert took is None
     assert np.bincount(days).tolist() == [bench.A_DAY] * 5_000
 
 
-def test_days_of_a_tape_stay_together(tmp_path):
-    tape = tmp_path / "t.jsonl"
-    with tape.open("wb") as lines:
-        for day in range(1, 6):
-            for hour in range(day):
-                ts = datetime(2026, 1, day, hour, tzinfo=UTC)
-                close = Close(signal_id=f"{day}-{hour}", ts=ts, return_pct=float(day))
-                lines.write(encode(close) + b"\n")
-    returns, days = bench.resampled(tape)(np.random.default_rng(1), 100)
-    assert len(returns) == len(days) == 100
-    for day in range(days[-1]):
-        (value,) = set(returns[days == day])
-        assert (days == day).sum() == value
+def outcome(day, hour, value, taken):
+    ts = datetime(2026, 1, day, hour, tzinfo=UTC)
+    return Outcome(
+        signal_id=f"{day}-{hour}", ts=ts, opened=ts, symbol="X", side="long", probability=0.5,
+        action="take" if taken else "skip", expected_return_pct=0.0, risk=0.5, size_multiplier=1.0,
+        won=value > 0, return_pct=value, executed=True, experts={}, update=0,
+    )  # fmt: skip
 
 
-def course(edge, mode="canary", taken=1.0, closes=3_000, seed=1):
+def test_days_of_a_tape_stay_together_and_what_was_taken_is_no_better():
+    # The n-th day has n + 1 closes, of which the last is taken; the first is left out.
+    seen = [
+        outcome(day, hour, float(day) + 7.0 * (hour == day), hour == day)
+        for day in range(1, 20)
+        for hour in range(day + 1)
+    ]
+    draw = bench.resampled([outcome(31, hour, 99.0, False) for hour in range(23)] + seen)
+    returns, days, took = draw(np.random.default_rng(1), 60_000)
+    assert len(returns) == len(days) == len(took) == 60_000
+    assert returns.max() < 90.0
+    for day in range(20):
+        assert took[days == day].tolist() == [False] * ((days == day).sum() - 1) + [True]
+    assert returns[took].mean() == pytest.approx(returns.mean(), abs=0.2)
+
+
+def course(edge, mode="canary", picks="all", closes=3_000, seed=1):
     draw = bench.made(bench.normal)
-    return bench.simulate(bench.World("normal", draw, mode, taken, edge=edge), closes, seed)
+    return bench.simulate(bench.World("normal", draw, mode, picks, edge), closes, seed)
 
 
-@pytest.mark.parametrize(("mode", "taken"), [("canary", 1.0), ("shadow", 0.2), ("shadow", 0.8)])
-def test_a_large_edge_comes_to_live_and_nothing_comes_nowhere(mode, taken):
-    found = course(1.0, mode, taken)
+@pytest.mark.parametrize(("mode", "picks"), [("canary", "all"), ("shadow", "signals")])
+def test_a_large_edge_comes_to_live_and_nothing_comes_nowhere(mode, picks):
+    found = course(1.0, mode, picks)
     assert found.first is not None
     # Four stages from shadow, three from canary, each of a hundred closes.
     assert found.first + 200 < found.live < 3_000
-    assert course(0.0, mode, taken) == bench.Course()
+    assert course(0.0, mode, picks) == bench.Course()
 
 
 def test_a_large_loss_is_demoted():

@@ -11,13 +11,13 @@ import typer
 
 from engine.bootstrap import keys_of, new_worker
 from engine.cli import app, control
-from engine.cli.control import IN_VIEW_OF, OPERATORS
+from engine.cli.control import OPERATORS
 from engine.commands import COMMANDS
 from engine.config import Config, SnapshotConfig, StreamConfig, WorkerConfig
 from engine.controls import Controls
 from engine.metrics import Metrics
 from engine.view import write_view
-from streams import Control, connect, decode
+from streams import START, Control, connect, decode
 from tests.engine.conftest import Command
 from tests.engine.histories import QUICK
 
@@ -33,6 +33,9 @@ GIVEN: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
     "reject": (("3",), {"proposal": 3.0}),
 }
 """What is typed after a command that takes arguments, and what that means."""
+
+
+IN_VIEW_OF = {"approve", "arm", "install", "mode", "reject", "rollback"}
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +100,7 @@ def test_a_command_that_depends_on_what_stands_carries_its_revision(
     address = f"memory://revision-{name}"
     words, _ = GIVEN.get(name, ((), {}))
     with connect(address) as connection:
-        write_view(connection, keys_of(Config()), {"revision": 7})
+        write_view(connection, keys_of(Config()), {"revision": 7, "position": START})
     assert closeloop(*said(name, *words, address=address)).status == 0
     if name != "halt":
         ran = closeloop(*said(name, *words, "--revision", "5", address=address))
@@ -147,10 +150,15 @@ def test_the_engines_answer_is_waited_for(closeloop: Command, worked: str) -> No
     assert stale.status == 1
     assert stale.json["answer"]["state"] == "refused"
     assert "stale" in stale.json["answer"]["message"]
-    armed = closeloop(*said("arm", "--revision", "1", address=worked))
-    assert armed.status == 0, armed.err
-    assert "obeyed: armed by ann: bad day" in armed.err
     assert closeloop(*said("pin", "refit-9", "--no-wait", address=worked)).status == 0
+
+
+def test_commands_may_follow_each_other_at_once(closeloop: Command, worked: str) -> None:
+    for _ in range(2):
+        assert closeloop(*said("halt", address=worked)).status == 0
+        armed = closeloop(*said("arm", address=worked))
+        assert armed.status == 0, armed.err
+        assert "obeyed: armed by ann: bad day" in armed.err
 
 
 def test_a_worker_that_does_not_come_to_it_is_not_waited_for_long(

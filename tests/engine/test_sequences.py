@@ -55,9 +55,11 @@ def test_the_bounds_are_robbins_normal_mixture_over_the_larger_of_two_variances(
     seen = fed(values.tolist(), model.tolist(), baseline.tolist())
     difference, low, high = seen.bounds
     assert difference == pytest.approx((weights * values).sum())
-    information, r = 1.0 / by_day, seen.state()["ended"][2]
+    apart = np.abs(weights).sum() / 2
+    assert apart < 0.9
+    information, r = apart**2 / by_day, seen.state()["prior"]
     away = math.sqrt((information + r) * math.log((information + r) / (r * ALPHA**2)))
-    assert (high - low) / 2 == pytest.approx(away / information, rel=1e-9)
+    assert (high - low) / 2 == pytest.approx(apart * away / information, rel=1e-9)
     # Never as narrow as an interval that is looked at once.
     assert (high - low) / 2 > 1.3 * 1.96 * math.sqrt(by_day)
 
@@ -68,7 +70,7 @@ def test_where_it_is_tightest_is_settled_at_the_first_look():
     for i, value in enumerate(values):
         seen.add(i, model[i], not model[i], value)
         if seen.bounds is not None:
-            settled.add(seen.state()["ended"][2])
+            settled.add(seen.state()["prior"])
     assert len(settled) == 1
 
 
