@@ -117,7 +117,8 @@ class Slice:
     published_log_loss
         Of the probability that was published.
     taken, return_pct, return_interval
-        Trades taken at any size, and their mean return, percent.
+        Trades that the model took at any size, or would have taken where the rollout left the
+        signal to the baseline, and their mean return, percent.
     """
 
     kind: str
@@ -162,7 +163,9 @@ def _slice(kind: str, name: str, outcomes: Sequence[Outcome]) -> Slice:
     won = np.array([each.won for each in outcomes])
     own = np.array([each.experts.get(CHAMPION, np.nan) for each in outcomes])
     spoke = np.isfinite(own)
-    taken = np.array([each.return_pct for each in outcomes if each.action != "skip"])
+    taken = np.array(
+        [each.return_pct for each in outcomes if (each.advised or each.action) != "skip"]
+    )
     published = np.array([each.probability for each in outcomes])
     return Slice(
         kind,

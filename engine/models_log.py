@@ -7,24 +7,17 @@ people do it between two events, so decisions with the same number may lie on ei
 single decision there is no doubt: it names its champion itself.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from engine.recording import recorded
-from streams import START, Connection, EventError, Keys, StreamError
-from streams.events import Decision, ModelChange, ModelFacts, SnapshotNotice, Wire, decode_output
+from streams.events import ModelChange, ModelFacts
 
 Verdict = Literal["installed", "forced", "rejected", "fitted"]
 NAMED = 10
 """Known models that an error names, the newest."""
-_PAGE = 1_000
 # Of these the record's parent is the champion until then; the others leave it where it is.
 _CROWNING = frozenset({"installed", "rolled_back", "pinned", "lost"})
-
-
-class NoModels(StreamError):
-    """No refit has been made yet."""
 
 
 class UnknownModel(LookupError):
@@ -135,10 +128,19 @@ class ModelRecord:
         return "rejected" if turned_away else "fitted"
 
     @property
-    def decided(self) -> ModelChange:
-        """The newest change that says what became of it: with who or what did it, and why."""
-        told = [each.change for each in self.logged if each.change.change != "fitted"]
-        return told[-1] if told else self.logged[-1].change
+    def decided(self) -> ModelChange | None:
+        """The change that made the verdict: with who or what did it, and why."""
+        what: dict[Verdict, frozenset[str]] = {
+            "forced": frozenset({"installed"}),
+            "installed": _CROWNING - {"lost"},
+            "rejected": frozenset({"rejected"}),
+            "fitted": frozenset(),
+        }
+        for each in self.logged:
+            fits = each.change.change in what[self.verdict]
+            if fits and (each.change.forced or self.verdict != "forced"):
+                return each.change
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,13 @@ class History:
         more = len(self.models) - len(newest)
         known = ", ".join(newest) + (f" and {more} older ones" if more else "")
         raise UnknownModel(f"no model {model!r} in the models stream; known are: {known}")
+
+    def facts_of(self, model: str) -> ModelFacts:
+        """What a model was made of. Raises `UnknownModel`, also when the stream has lost that."""
+        facts = self[model].facts
+        if facts is None:
+            raise UnknownModel(f"what {model} was made of is not in the models stream any more")
+        return facts
 
     def aliases(self, model: str) -> list[str]:
         """Those that point to a model."""
@@ -275,86 +284,3 @@ def _records(logged: Iterable[Logged], reigns: list[Reign]) -> dict[str, ModelRe
         model: ModelRecord(model, tuple(entries), tuple(ruled.get(model, ())))
         for model, entries in about.items()
     }
-
-
-# Reading
-
-
-def read_history(
-    connection: Connection, keys: Keys, progress: Callable[[int], None] = lambda entries: None
-) -> History:
-    """The history that a shard's models stream tells. Raises `NoModels` when it is empty.
-
-    `progress` is called with the number of entries that were read, page by page.
-    """
-
-    def entries() -> Iterator[tuple[str, ModelChange]]:
-        for page in recorded(connection, keys.models, START, follow=False):
-            for entry_id, data in page:
-                yield entry_id, _decoded(ModelChange, keys.models, entry_id, data)
-            progress(len(page))
-
-    history = reconstruct(entries())
-    if not history.logged:
-        raise NoModels(
-            f"no refit has been made yet: {keys.models} is empty; a worker (`closeloop run`)"
-            " launches the first after refit.every closes, or `closeloop control refit` does"
-        )
-    return history
-
-
-def newest_first(
-    connection: Connection,
-    key: str,
-    model: type[Wire],
-    progress: Callable[[int], None] = lambda entries: None,
-) -> Iterator[Wire]:
-    """The records of an output stream, newest first, read page by page as they are asked for."""
-    end = "+"
-    while True:
-        page: Any = connection.retrying(
-            lambda end=end: connection.redis.xrevrange(key, end, "-", _PAGE)  # type: ignore[misc]
-        )
-        for entry_id, fields in page:
-            yield _decoded(model, key, entry_id.decode(), fields.get(b"e", b""))
-        progress(len(page))
-        if len(page) < _PAGE:
-            return
-        end = f"({page[-1][0].decode()}"
-
-
-def decision_of(
-    connection: Connection,
-    keys: Keys,
-    signal_id: str,
-    progress: Callable[[int], None] = lambda entries: None,
-) -> Decision:
-    """The decision on a signal. Raises `UnknownModel` when the stream doesn't have it."""
-    for decision in newest_first(connection, keys.decisions, Decision, progress):
-        if decision.signal_id == signal_id:
-            return decision
-    raise UnknownModel(
-        f"no decision on {signal_id!r} in {keys.decisions}; it keeps the newest"
-        " stream.max_outputs, and a tape of the events replays them all"
-    )
-
-
-def snapshots(connection: Connection, keys: Keys, limit: int) -> list[SnapshotNotice]:
-    """The snapshots that were announced, newest first, at most `limit`."""
-    found: Any = connection.retrying(
-        lambda: connection.redis.xrevrange(keys.snapshots, "+", "-", limit)
-    )
-    return [
-        _decoded(SnapshotNotice, keys.snapshots, entry_id.decode(), fields.get(b"e", b""))
-        for entry_id, fields in found
-    ]
-
-
-def _decoded(model: type[Wire], key: str, entry_id: str, data: bytes) -> Wire:
-    try:
-        return decode_output(model, data)
-    except EventError as error:
-        raise StreamError(
-            f"{key} has at {entry_id} what this version of closeloop can't read: {error};"
-            " use the version that the worker runs"
-        ) from None

@@ -1,8 +1,8 @@
 """The command line, `closeloop COMMAND`: a module a group of commands; errors become one line here.
 
-Exit status: 0 done; 1 a check failed (`doctor`, `audit`, `snapshots verify`); 2 bad usage or
-configuration; 3 the server can't be reached or used; 4 a tape can't be read; 5 the shard's lease is
-lost or held by another worker; 6 the state can't be recovered; 130 interrupted.
+Exit status: 0 done; 1 a check failed (`doctor`, `audit`, `drill`, `snapshots verify`); 2 bad usage
+or configuration; 3 the server can't be reached or used; 4 a tape can't be read; 5 the shard's lease
+is lost or held by another worker; 6 the state can't be recovered; 130 interrupted.
 """
 
 import sys
@@ -14,10 +14,12 @@ from engine.cli import (
     audit,
     compare,
     control,
+    drill,
     evaluate,
     features,
     importing,
     live,
+    models,
     notify,
     proof,
     rollout,
@@ -45,7 +47,9 @@ proof.add_to(app)
 snapshot.add_to(app)
 control.add_to(app)
 rollout.add_to(app)
+models.add_to(app)
 notify.add_to(app)
+drill.add_to(app)
 audit.add_to(app)
 compare.add_to(app)
 evaluate.add_to(app)

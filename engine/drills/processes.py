@@ -42,7 +42,6 @@ class Worker:
 
     def __init__(self, config: Config, folder: Path, log: Path, options: Sequence[str]) -> None:
         self._log = log
-        self.killed_at: float | None = None
         with log.open("wb") as out:
             self._process = subprocess.Popen(
                 [*CLOSELOOP, "run", *options],
@@ -73,9 +72,10 @@ class Worker:
     def kill(self) -> float:
         """SIGKILL, to the worker and the process that fits for it; when that was, monotonic."""
         at = monotonic()
-        # Its group, which is ours by its leader's ID for as long as that isn't waited for.
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        # The ID is its own for as long as it isn't waited for. (The other ends when it is alone.)
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         return at
 

@@ -242,7 +242,7 @@ def shadow_copy(
 
 
 def copied(config: Config, folder: Path, events: int) -> Config:
-    """The live configuration, as it is in a copy: elsewhere, with other keys, and telling nobody."""
+    """The live configuration as a copy has it: elsewhere, with other keys, and telling nobody."""
     return config.model_copy(
         update={
             "stream": config.stream.model_copy(update={"address": f"embedded://{folder}/server"}),

@@ -27,6 +27,8 @@ class DailySummary:
 
     def __init__(self) -> None:
         self._day: str | None = None
+        # The same as a number, which is quicker to compare; not part of the state.
+        self._ordinal = 0
         self._sums = _Sums()
 
     def decided(self, taken: bool) -> None:
@@ -49,13 +51,17 @@ class DailySummary:
 
         `state` is the kill switch's.
         """
+        if now.toordinal() == self._ordinal:
+            return None
         day = now.date().isoformat()
         if day == self._day:
+            self._ordinal = now.toordinal()
             return None
         before, sums = self._day, self._sums
         if before is not None and day < before:
             return None  # event time went back: that day was told of
         self._day, self._sums = day, _Sums()
+        self._ordinal = now.toordinal()
         if before is None or not (sums.signals or sums.closes):
             return None
         closes = max(sums.closes, 1)
@@ -75,5 +81,5 @@ class DailySummary:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self._day = state["day"]
+        self._day, self._ordinal = state["day"], 0
         self._sums = _Sums(**{field.name: state[field.name] for field in fields(_Sums)})

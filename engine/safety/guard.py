@@ -44,6 +44,9 @@ class Guard:
         """
         rollout = self.rollout
         share = rollout.share
+        bots = self._config.safety.bots
+        if share == 1.0 and self.switch.state_now == "ACTIVE" and not bots:
+            return Answer(wanted, "model", wanted)
         return answer(
             wanted,
             "model" if share == 1.0 else rollout.arm(signal.signal_id),
@@ -52,7 +55,7 @@ class Guard:
             self.switch.state_now,
             signal.baseline,
             self._config.policy.default_baseline,
-            self._config.safety.bots.get(signal.strategy or ""),
+            bots.get(signal.strategy or ""),
             open_trades,
             self._config.safety,
         )

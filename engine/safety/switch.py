@@ -14,10 +14,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
+from drift.shares import BACK, PAST
 from engine.finding import Finding
 from engine.ledger import from_micros, to_micros
 from engine.safety.settings import SafetyConfig, State
-from engine.safety.triggers import Measured, RepeatedDrift, Trade, Watcher, watchers
+from engine.safety.triggers import (
+    Measured,
+    RepeatedDrift,
+    Trade,
+    Watcher,
+    share_monitors,
+    watchers,
+)
 from streams.events import Severity
 
 STATES: tuple[State, ...] = get_args(State)
@@ -48,7 +56,10 @@ class KillSwitch:
 
     def __init__(self, config: SafetyConfig) -> None:
         self._config = config
-        self._watchers: dict[str, Watcher] = watchers(config.triggers)
+        self._shares, self._monitors = share_monitors(config.triggers)
+        self._watchers = watchers(config.triggers, self._shares, self._monitors)
+        # The bits of all figures that are past their thresholds.
+        self._past = sum(PAST << 2 * figure for figure in range(len(self._shares)))
         self.firing: dict[str, Firing] = {}
         """What fires now, by trigger."""
         self.fired = dict.fromkeys((OPERATOR, *self._watchers), 0)
@@ -82,6 +93,14 @@ class KillSwitch:
             fires = closed(trade)
             if fires or (fires is False and name in self.firing):
                 self._judge(name, watcher, fires, now, findings)
+        said = self._monitors.update(
+            trade.probability, trade.won, trade.taken, trade.baseline_takes
+        )
+        if said & self._past or (said and self.firing):
+            for figure, name in enumerate(self._shares):
+                found = said >> 2 * figure & 3
+                if found == PAST or (found == BACK and name in self.firing):
+                    self._judge(name, self._watchers[name], found == PAST, now, findings)
         return findings
 
     def drifted(self, closes: int, now: datetime) -> list[Finding]:
@@ -224,6 +243,7 @@ class KillSwitch:
                 for name, f in self.firing.items()
             ],
             "fired": dict(self.fired),
+            "shares": self._monitors.state(),
             "watchers": {name: watcher.state() for name, watcher in self._watchers.items()},
         }
 
@@ -234,6 +254,7 @@ class KillSwitch:
             for name, target, since, until in state["firing"]
         }
         self.fired = dict(state["fired"])
+        self._monitors.restore(state["shares"])
         for name, watcher in self._watchers.items():
             watcher.restore(**state["watchers"][name])
         self._turn()

@@ -5,32 +5,26 @@ or None when nothing can be said of it now; `says` puts the figure in words. Whi
 to is the switch's affair. After a trigger was lifted its window begins anew: what it was lifted
 after isn't held against the engine twice.
 
-Shares of a window are compared *beyond doubt*: by `DOUBT` standard errors more than the threshold.
-They are over when the plain figure is back at it; between the two nothing changes. How often a
-healthy engine is stopped all the same stands in ``docs/kill-switch.md``.
+Shares of the newest closes are compared beyond doubt: see `drift.shares`. How often a healthy
+engine is stopped all the same stands in ``docs/kill-switch.md``.
 """
 
 from datetime import datetime
-from math import sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from drift.shares import ACCURACY, BEHIND, MISCALIBRATION, Figure, ShareMonitors
 from engine.ledger import OpenSignal, from_micros, to_micros
+from engine.safety.equity import Equity
 from engine.safety.settings import TriggerConfig, TriggersConfig
-from engine.safety.windows import Equity, Sums
 from streams.events import Close
 
-DOUBT = 3.0
-"""Standard errors past a threshold at which nobody calls it luck. (Trades that overlap win and lose
-together; a normal deviate of 3 is passed by luck alone once in 741 independent windows.)"""
-LEAST_TRADES = 50
-"""Taken trades of a window below which their win rate says nothing."""
 DELAYS = 200
 """Newest closes by which the usual delay goes."""
 REFERENCE = 1_000
 """Decisions before the window by which the usual range of probabilities goes."""
-CHECK_EVERY = 50
+CHECK_EVERY = 100
 """Decisions between two looks at the range of probabilities."""
 
 
@@ -133,125 +127,59 @@ class Drawdown:
         self._equity.restore(**state)
 
 
-class Accuracy:
-    """The share of closes that the probability called: above a half for a win, else for a loss."""
+class Share:
+    """One of the figures that `ShareMonitors` watches, in words."""
 
-    def __init__(self, config: TriggerConfig) -> None:
-        self._config = config
-        self._sums = Sums(config.window, 1)
-
-    def closed(self, trade: Trade) -> bool | None:
-        """A close came."""
-        self._sums.add((float((trade.probability > 0.5) == trade.won),))
-        if not self._sums.full:
-            return None
-        count = self._sums.window
-        share = self._sums.sums[0] / count
-        high = share + DOUBT * sqrt(share * (1.0 - share) / count)
-        if high < self._config.threshold:
-            return True
-        return False if share >= self._config.threshold else None
+    def __init__(self, monitors: ShareMonitors, figure: int, kind: int, window: int) -> None:
+        self._monitors = monitors
+        self._figure = figure
+        self._kind = kind
+        self._window = window
 
     def says(self) -> str:
         """The figure in words."""
-        count = self._sums.window
-        return f"{self._sums.sums[0] / count:.1%} of the newest {count:,} closes were called right"
-
-    def clear(self) -> None:
-        """Begin the window anew."""
-        self._sums.clear()
-
-    def state(self) -> dict[str, object]:
-        """All that `restore` needs."""
-        return self._sums.state()
-
-    def restore(self, **state: Any) -> None:
-        """Go on from what `state` gave."""
-        self._sums.restore(**state)
-
-
-class WinRate:
-    """How much more rarely taken trades win than those the bots' baseline takes."""
-
-    def __init__(self, config: TriggerConfig) -> None:
-        self._config = config
-        self._sums = Sums(config.window, 4)
-
-    def closed(self, trade: Trade) -> bool | None:
-        """A close came."""
-        taken, echoed, won = trade.taken, trade.baseline_takes, trade.won
-        self._sums.add((float(taken), float(taken and won), float(echoed), float(echoed and won)))
-        n, wins, base_n, base_wins = self._sums.sums
-        if not self._sums.full or min(n, base_n) < LEAST_TRADES:
-            return None
-        rate, base = wins / n, base_wins / base_n
-        behind = 100.0 * (base - rate)
-        error = 100.0 * sqrt(rate * (1.0 - rate) / n + base * (1.0 - base) / base_n)
-        if behind - DOUBT * error > self._config.threshold:
-            return True
-        return False if behind <= self._config.threshold else None
-
-    def says(self) -> str:
-        """The figure in words."""
-        n, wins, base_n, base_wins = self._sums.sums
+        a, b, c, d = self._monitors.sums(self._figure)
+        count = self._window
+        if self._kind == ACCURACY:
+            return f"{a / count:.1%} of the newest {count:,} closes were called right"
+        if self._kind == BEHIND:
+            return (
+                f"taken trades win {b / max(a, 1):.1%} of the time, those the baseline takes"
+                f" {d / max(c, 1):.1%}"
+            )
         return (
-            f"taken trades win {wins / max(n, 1):.1%} of the time, those the baseline takes"
-            f" {base_wins / max(base_n, 1):.1%}"
+            f"{a / count:.1%} of the newest {count:,} closes should have won,"
+            f" but {b / count:.1%} did"
         )
 
     def clear(self) -> None:
         """Begin the window anew."""
-        self._sums.clear()
+        self._monitors.clear(self._figure)
 
     def state(self) -> dict[str, object]:
-        """All that `restore` needs."""
-        return self._sums.state()
+        """Nothing: the monitors have it."""
+        return {}
 
-    def restore(self, **state: Any) -> None:
-        """Go on from what `state` gave."""
-        self._sums.restore(**state)
+    def restore(self) -> None:
+        """Nothing."""
 
 
-class Calibration:
-    """How far the mean probability is from the share that won."""
+KINDS = {
+    "accuracy": ACCURACY,
+    "accuracy_low": ACCURACY,
+    "win_rate": BEHIND,
+    "win_rate_low": BEHIND,
+    "calibration": MISCALIBRATION,
+}
+"""The triggers that look at shares of the newest closes."""
 
-    def __init__(self, config: TriggerConfig) -> None:
-        self._config = config
-        self._sums = Sums(config.window, 3)
 
-    def closed(self, trade: Trade) -> bool | None:
-        """A close came."""
-        p = trade.probability
-        self._sums.add((p, float(trade.won), p * (1.0 - p)))
-        if not self._sums.full:
-            return None
-        count = self._sums.window
-        expected, won, variance = self._sums.sums
-        off = 100.0 * abs(expected - won) / count
-        error = 100.0 * sqrt(max(variance, 0.0)) / count
-        if off - DOUBT * error > self._config.threshold:
-            return True
-        return False if off <= self._config.threshold else None
-
-    def says(self) -> str:
-        """The figure in words."""
-        count, (expected, won, _) = self._sums.window, self._sums.sums
-        return (
-            f"{expected / count:.1%} of the newest {count:,} closes should have won,"
-            f" but {won / count:.1%} did"
-        )
-
-    def clear(self) -> None:
-        """Begin the window anew."""
-        self._sums.clear()
-
-    def state(self) -> dict[str, object]:
-        """All that `restore` needs."""
-        return self._sums.state()
-
-    def restore(self, **state: Any) -> None:
-        """Go on from what `state` gave."""
-        self._sums.restore(**state)
+def share_monitors(config: TriggersConfig) -> tuple[list[str], ShareMonitors]:
+    """Those of `KINDS` that are enabled, in the order of their figures."""
+    names = [name for name in KINDS if getattr(config, name).enabled]
+    settings = {name: getattr(config, name) for name in names}
+    figures = [Figure(KINDS[n], settings[n].window, settings[n].threshold) for n in names]
+    return names, ShareMonitors(figures)
 
 
 class RepeatedDrift:
@@ -300,7 +228,7 @@ class LateLabels:
         """A close came."""
         self._delays[self._count % DELAYS] = max(trade.delay_s, 0.0)
         self._count += 1
-        if self._count % 20 == 0 and self._count >= DELAYS:
+        if self._count % DELAYS == 0:
             self._usual_s = float(np.quantile(self._delays, 0.9))
         late = self._signals >= self._config.window
         self._last, self._signals = trade.ts, 0
@@ -419,32 +347,23 @@ class Measured:
 
 
 Watcher = (
-    ConsecutiveLosses
-    | Drawdown
-    | Accuracy
-    | WinRate
-    | Calibration
-    | RepeatedDrift
-    | LateLabels
-    | ProbabilityRange
-    | Measured
+    ConsecutiveLosses | Drawdown | Share | RepeatedDrift | LateLabels | ProbabilityRange | Measured
 )
 
 
-def watchers(config: TriggersConfig) -> dict[str, Watcher]:
-    """Those that are enabled, by the names of their settings."""
+def watchers(
+    config: TriggersConfig, shares: list[str], monitors: ShareMonitors
+) -> dict[str, Watcher]:
+    """Those that are enabled, by the names of their settings; `shares` as `share_monitors` says."""
     made: dict[str, Watcher] = {
         "consecutive_losses": ConsecutiveLosses(config.consecutive_losses),
         "drawdown": Drawdown(config.drawdown),
-        "accuracy": Accuracy(config.accuracy),
-        "accuracy_low": Accuracy(config.accuracy_low),
-        "win_rate": WinRate(config.win_rate),
-        "win_rate_low": WinRate(config.win_rate_low),
         "latency": Measured(config.latency, "a decision takes {:,.0f} ms, one time in a hundred"),
         "late_labels": LateLabels(config.late_labels),
         "probability_range": ProbabilityRange(config.probability_range),
         "repeated_drift": RepeatedDrift(config.repeated_drift),
         "snapshot_age": Measured(config.snapshot_age, "the newest snapshot is {:,.0f} minutes old"),
-        "calibration": Calibration(config.calibration),
     }
+    for figure, name in enumerate(shares):
+        made[name] = Share(monitors, figure, KINDS[name], getattr(config, name).window)
     return {name: watcher for name, watcher in made.items() if getattr(config, name).enabled}

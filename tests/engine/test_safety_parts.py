@@ -4,19 +4,20 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from drift.shares import ACCURACY, BEHIND, MISCALIBRATION, Figure, ShareMonitors
 from engine.core_config import RefitConfig
 from engine.policy import Verdict
 from engine.safety.answer import answer, limited
 from engine.safety.daily import DailySummary
+from engine.safety.equity import Equity
 from engine.safety.settings import BotConfig, SafetyConfig, TriggersConfig
 from engine.safety.switch import KillSwitch
 from engine.safety.timetable import Timetable
 from engine.safety.triggers import Trade
-from engine.safety.windows import Equity, Sums
 from learners import Order
 from learners.gate import Gate, metrics
 from tests.engine.histories import at
@@ -201,13 +202,28 @@ def test_the_drawdown_is_that_of_the_window(gains, window):
     assert again.drawdown == equity.drawdown
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=50), st.integers(1, 9))
-def test_sums_are_those_of_the_window(rows, window):
-    sums = Sums(window, 2)
-    for row in rows:
-        sums.add(row)
-    assert sums.sums == [sum(row[column] for row in rows[-window:]) for column in (0, 1)]
-    assert sums.full == (len(rows) >= window)
+@settings(deadline=None)  # the kernel may be compiled meanwhile
+@given(
+    st.lists(st.tuples(st.floats(0.01, 0.99), *[st.booleans()] * 3), max_size=60),
+    st.integers(1, 20),
+    st.integers(0, 60),
+)
+def test_shares_are_those_of_their_windows_and_go_on_the_same_when_restored(closes, window, cut):
+    figures = [Figure(kind, window + kind, 0.5) for kind in (ACCURACY, BEHIND, MISCALIBRATION)]
+    straight, stopped, again = (ShareMonitors(figures) for _ in range(3))
+    whole = [straight.update(*close) for close in closes]
+    first = [stopped.update(*close) for close in closes[:cut]]
+    again.restore(stopped.state())
+    assert first + [again.update(*close) for close in closes[cut:]] == whole
+    newest = closes[-window:]
+    assert straight.sums(0)[0] == sum((p > 0.5) == won for p, won, _, _ in newest)
+    newest = closes[-window - 1 :]
+    assert straight.sums(1) == [
+        sum(taken for *_, taken, _ in newest), sum(taken and won for _, won, taken, _ in newest),
+        sum(echoed for *_, echoed in newest), sum(echoed and won for _, won, _, echoed in newest),
+    ]  # fmt: skip
+    newest = closes[-window - 2 :]
+    assert straight.sums(2)[0] == pytest.approx(sum(p for p, *_ in newest))
 
 
 # The gate and the day

@@ -157,14 +157,16 @@ def test_what_the_market_did_between_two_stages_is_no_difference_of_the_arms():
     assert abs(seen.bounds[0]) < 0.2
 
 
-def test_evidence_lasts_through_the_stages():
+@pytest.mark.parametrize("sharing", [False, True])
+def test_evidence_lasts_through_the_stages(sharing):
     values, model = two_arms(2_000, gap=0.3)
-    whole = fed(values, model, days=range(2_000))
+    baseline = [sharing or not each for each in model]
+    whole = fed(values, model, baseline, range(2_000))
     staged = Difference(ALPHA)
     for i, value in enumerate(values):
         if i in (700, 1_400):
             staged.next_stage()
-        staged.add(i, model[i], not model[i], value)
+        staged.add(i, model[i], baseline[i], value)
     assert staged.bounds == pytest.approx(whole.bounds, abs=0.02)
 
 

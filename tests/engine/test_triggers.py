@@ -1,19 +1,21 @@
 """Each trigger of the kill switch: at its threshold, just short, after a crash, in a replay."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from drift.shares import BACK, NOTHING, PAST
 from engine.controls import sign
 from engine.core import Core
 from engine.core_config import CoreConfig, DriftConfig, PolicyConfig, RefitConfig
 from engine.safety.settings import SafetyConfig, TriggersConfig
 from engine.safety.switch import STATES
-from engine.safety.triggers import DELAYS, REFERENCE, Trade, Watcher, watchers
+from engine.safety.triggers import DELAYS, KINDS, REFERENCE, Trade, share_monitors, watchers
 from engine.snapshotting import take, to_bytes
 from snapshots import read, state_digest
 from streams import Alert, Control, Decision, Entry, Output, encode
@@ -36,6 +38,26 @@ def traded(
 
 
 Feed = Callable[[Any], bool | None]
+
+
+class OfShares:
+    """A figure of `ShareMonitors`, told of closes and asked as the other watchers are."""
+
+    def __init__(self, config: TriggersConfig, name: str) -> None:
+        names, self.monitors = share_monitors(config)
+        self.figure = names.index(name)
+        self.clear = watchers(config, names, self.monitors)[name].clear
+
+    def closed(self, trade: Trade) -> bool | None:
+        said = self.monitors.update(trade.probability, trade.won, trade.taken, trade.baseline_takes)
+        return {NOTHING: None, BACK: False, PAST: True}[said >> 2 * self.figure & 3]
+
+
+def fresh(name: str, changed: Mapping[str, object] = MappingProxyType({})) -> Any:
+    config = TriggersConfig.model_validate(changed)
+    return (
+        OfShares(config, name) if name in KINDS else watchers(config, *share_monitors(config))[name]
+    )
 
 
 def closes(*groups: tuple[int, Trade]) -> Feed:
@@ -124,20 +146,16 @@ def value(measured: float) -> Feed:
 def test_it_fires_past_its_threshold_and_not_at_it(name: str, short: Feed, past: Feed) -> None:
     window = {"win_rate": 400, "win_rate_low": 400, "calibration": 400}.get(name)
     changed = {} if window is None else {name: {"window": window}}
-
-    def fresh() -> Watcher:
-        return watchers(TriggersConfig.model_validate(changed))[name]
-
-    assert not short(fresh())
-    assert past(fresh()) is True
-    cleared = fresh()
+    assert not short(fresh(name, changed))
+    assert past(fresh(name, changed)) is True
+    cleared = fresh(name, changed)
     past(cleared)
     cleared.clear()
     assert not short(cleared)  # what was before doesn't count any more
 
 
 def test_a_share_is_over_only_when_the_plain_figure_is_back_at_its_threshold() -> None:
-    accuracy = watchers(TriggersConfig())["accuracy"]
+    accuracy = fresh("accuracy")
     assert called(216, 500)(accuracy) is True
     # One by one wrong calls leave and right ones come: first doubtful, then over.
     said = [accuracy.closed(traded(False, p=0.4)) for _ in range(500)]

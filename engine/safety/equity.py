@@ -1,58 +1,7 @@
-"""Windows over the newest values, in constant time and bounded memory."""
+"""What taken trades made of the equity, and how far it is below its highest point."""
 
 from collections import deque
 from collections.abc import Iterable
-
-
-class Sums:
-    """The sums over the newest rows of small whole or real numbers.
-
-    Parameters
-    ----------
-    window
-        Rows that count.
-    columns
-        Numbers in a row.
-    """
-
-    def __init__(self, window: int, columns: int) -> None:
-        self.window = window
-        self._columns = columns
-        self._rows: deque[tuple[float, ...]] = deque()
-        self.sums = [0.0] * columns
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def full(self) -> bool:
-        """Whether as many rows have come as count."""
-        return len(self._rows) == self.window
-
-    def add(self, row: tuple[float, ...]) -> None:
-        """Take in a row; the oldest goes when there is one too many."""
-        self._rows.append(row)
-        sums = self.sums
-        if len(self._rows) > self.window:
-            for column, (new, old) in enumerate(zip(row, self._rows.popleft(), strict=True)):
-                sums[column] += new - old
-        else:
-            for column, new in enumerate(row):
-                sums[column] += new
-
-    def clear(self) -> None:
-        """Begin anew."""
-        self._rows.clear()
-        self.sums = [0.0] * self._columns
-
-    def state(self) -> dict[str, object]:
-        """All that `restore` needs. The sums too: what rounding left in them goes on."""
-        return {"rows": [list(row) for row in self._rows], "sums": list(self.sums)}
-
-    def restore(self, rows: Iterable[Iterable[float]], sums: Iterable[float]) -> None:
-        """Go on from what `state` gave."""
-        self._rows = deque(tuple(row) for row in rows)
-        self.sums = list(sums)
 
 
 class Equity:
