@@ -142,13 +142,12 @@ class Healthy:
 
 def never_halting(config: CoreConfig) -> CoreConfig:
     """The same, but no trigger does more than warn."""
-    triggers = TriggersConfig.model_validate({name: {"target": "ACTIVE"} for name in TRIGGERS})
-    # With the windows and thresholds that it had: the state is the same.
-    kept = {
-        name: getattr(config.safety.triggers, name).model_copy(update={"target": "ACTIVE"})
-        for name in TriggersConfig.model_fields
+    triggers = config.safety.triggers
+    # Not disabled: a snapshot holds the windows of those that are enabled.
+    warning = {
+        name: getattr(triggers, name).model_copy(update={"target": "ACTIVE"}) for name in TRIGGERS
     }
-    safety = config.safety.model_copy(update={"triggers": triggers.model_copy(update=kept)})
+    safety = config.safety.model_copy(update={"triggers": triggers.model_copy(update=warning)})
     return config.model_copy(update={"safety": safety})
 
 

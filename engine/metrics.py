@@ -6,6 +6,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from engine.core import COUNTS, Core
+from engine.safety.switch import STATES
 
 LATENCY_BUCKETS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
@@ -82,8 +83,21 @@ class Metrics:
             name: Gauge(f"closeloop_{name}", meaning, ["of"], registry=self.registry)
             for name, meaning in FIGURES.items()
         }
-        self.halted = Gauge(
-            "closeloop_halted", "1 while the engine is halted", registry=self.registry
+        self.safety_state = Gauge(
+            "closeloop_safety_state",
+            "The kill switch: 0 ACTIVE, 1 REDUCING, 2 HALTED",
+            registry=self.registry,
+        )
+        self.fired = Gauge(
+            "closeloop_fired",
+            "How often a trigger of the kill switch has fired; it survives restarts",
+            ["trigger"],
+            registry=self.registry,
+        )
+        self.model_share = Gauge(
+            "closeloop_model_share",
+            "Share of the signals that the rollout gives to the model",
+            registry=self.registry,
         )
         self.reconnects = Counter(
             "closeloop_reconnects",
@@ -107,7 +121,10 @@ class Metrics:
         """Show the counters and weights of `core()`, the one at work at that moment."""
         for kind in COUNTS:
             self.counts.labels(kind).set_function(partial(_count, core, kind))
-        self.halted.set_function(lambda: core().guard.switch.state_now == "HALTED")
+        self.safety_state.set_function(lambda: STATES.index(core().guard.switch.state_now))
+        self.model_share.set_function(lambda: core().guard.rollout.share)
+        for trigger in core().guard.switch.fired:
+            self.fired.labels(trigger).set_function(partial(_fired, core, trigger))
         for name, values in core().model.forecaster.figures().items():
             for of in values:
                 show = partial(_figure, core, name, of)
@@ -116,6 +133,10 @@ class Metrics:
 
 def _count(core: Callable[[], Core], kind: str) -> float:
     return core().counts[kind]
+
+
+def _fired(core: Callable[[], Core], trigger: str) -> float:
+    return core().guard.switch.fired[trigger]
 
 
 def _figure(core: Callable[[], Core], name: str, of: str) -> float:

@@ -3,8 +3,11 @@
 from functools import partial
 from typing import Any
 
+from engine.view import NoView, read_view
 from streams import Connection, Keys, RedisTransport, SnapshotNotice
 from streams.events import decode_output
+
+STREAMS = ("events", "decisions", "outcomes", "alerts", "models", "snapshots", "dead")
 
 
 def status(connection: Connection, keys: Keys) -> dict[str, object]:
@@ -20,9 +23,13 @@ def status(connection: Connection, keys: Keys) -> dict[str, object]:
     newest: Any = connection.retrying(lambda: redis.xrevrange(keys.snapshots, count=1))
     notice = decode_output(SnapshotNotice, newest[0][1][b"e"]) if newest else None
     lengths = {
-        name: connection.retrying(partial(redis.xlen, getattr(keys, name)))
-        for name in ("events", "decisions", "outcomes", "alerts", "snapshots", "dead")
+        name: connection.retrying(partial(redis.xlen, getattr(keys, name))) for name in STREAMS
     }
+    try:
+        seen = read_view(connection, keys)
+    except NoView:
+        seen = {}
+    safety, rollout = seen.get("safety", {}), seen.get("rollout", {})
     epoch, _, owner = lease.decode().partition(":") if lease else ("", "", "")
     return {
         "address": connection.address,
@@ -38,5 +45,13 @@ def status(connection: Connection, keys: Keys) -> dict[str, object]:
         "state_is_current": notice is not None and notice.position == checkpoint.position,
         "snapshot": notice.snapshot_id if notice else None,
         "snapshot_position": notice.position if notice else None,
+        # As its worker said last.
+        "safety": safety.get("state"),
+        "firing": list(safety.get("firing", ())),
+        "mode": rollout.get("mode"),
+        "model_percent": rollout.get("percent"),
+        "champion": seen.get("champion"),
+        "proposals": len(seen.get("proposals", ())),
+        "revision": seen.get("revision"),
         "streams": lengths,
     }

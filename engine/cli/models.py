@@ -54,9 +54,7 @@ COMMAND_OF = {"promote": "install", "rollback": "rollback", "pin": "pin", "unpin
 """What each of these is called among the commands of `closeloop control`."""
 Progress = Callable[[int], None]
 
-ModelArgument = Annotated[
-    str | None, typer.Argument(metavar="ID", help="Its ID, or an alias.", show_default="champion")
-]
+ModelArgument = Annotated[str | None, typer.Argument(metavar="ID", help="Its ID, or an alias.")]
 LimitOption = Annotated[int, typer.Option(min=1, help="The newest N.")]
 
 

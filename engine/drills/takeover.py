@@ -8,7 +8,7 @@ from engine.drills.report import Report
 from engine.drills.shadow_copy import ShadowCopy
 from streams import order
 
-SPARE_S = 1.0
+SPARE_S = 3.0
 """Seconds that a standby may take beyond twice the lease."""
 
 
