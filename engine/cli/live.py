@@ -191,5 +191,9 @@ def show(figures: Mapping[str, object]) -> None:
         source = nested if isinstance(group, tuple) else group
         rows = [[name, *(source[name].get(column) for column in columns)] for name in group]
         print_table(title, ["", *columns], rows)
+    safety = nested["safety"]
+    fired = {name: count for name, count in safety["fired"].items() if count}
+    rows = [["state", safety["state"]], *([f"fired: {name}", n] for name, n in fired.items())]
+    print_table("kill switch", ["", "value"], rows)
     for name in ("drifts", "refits", "latency_us"):
         print_table(name, ["", "value"], [[key, value] for key, value in nested[name].items()])
