@@ -78,13 +78,14 @@ class Guard:
         findings = self._noted(self.switch.closed(seen, now))
         if drifted:
             findings += self._noted(self.switch.drifted(closes, now))
-        if opened.arm is not None:
+        # While it warms up the model only echoes the baseline.
+        if opened.arm is not None and opened.update >= policy.warmup_closes:
             step = self.rollout.learn(
                 ClosedTrade(
                     opened.arm,
                     opened.mode,
                     opened.update,
-                    close.ts,
+                    now,
                     opened.action,
                     opened.advised,
                     close.return_pct,

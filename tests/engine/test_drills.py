@@ -59,6 +59,12 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def no_refits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what they don't matter to: a worker's first refit waits for another process's start."""
+    monkeypatch.setenv("CLOSELOOP_CORE__REFIT__ENABLED", "false")
+
+
+@pytest.fixture
 def tape(tmp_path: Path, temporary: Path) -> Path:
     """A tape in which refits are installed, beside settings that are quick."""
     (tmp_path / "closeloop.toml").write_text(SETTINGS)
@@ -139,7 +145,7 @@ def test_a_rollback_holds_with_the_next_decision_and_is_replayed(
 
 
 def test_a_killed_worker_without_its_newest_snapshot_comes_back_to_the_same_state(
-    closeloop: Command, tape: Path, temporary: Path
+    closeloop: Command, tape: Path, temporary: Path, no_refits: None
 ) -> None:
     ran = closeloop("drill", "restore", "--tape", tape, "--json")
     assert held(ran)
@@ -149,7 +155,7 @@ def test_a_killed_worker_without_its_newest_snapshot_comes_back_to_the_same_stat
 
 
 def test_a_standby_takes_over_and_nothing_is_lost_or_doubled(
-    closeloop: Command, tape: Path, temporary: Path
+    closeloop: Command, tape: Path, temporary: Path, no_refits: None
 ) -> None:
     ran = closeloop("drill", "takeover", "--tape", tape)
     assert ran.status == 0, ran.out + ran.err
@@ -193,9 +199,8 @@ def at_work(folder: Path) -> list[int]:
 
 
 def test_without_a_champion_before_it_says_so(
-    closeloop: Command, tape: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+    closeloop: Command, tape: Path, temporary: Path, no_refits: None
 ) -> None:
-    monkeypatch.setenv("CLOSELOOP_CORE__REFIT__ENABLED", "false")
     ran = closeloop("drill", "rollback", "--tape", tape)
     assert ran.status == 1
     assert "there is no champion before" in ran.err
