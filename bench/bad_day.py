@@ -36,7 +36,6 @@ from bench.bad_days import (
     labels_turned,
     made,
     poisoned,
-    signals_of,
     strongest,
     undisturbed,
     wrong_regime,
@@ -44,7 +43,7 @@ from bench.bad_days import (
 from bench.results import BenchError, JsonOption, Results, progress, run
 from engine.core_config import CoreConfig
 from learners import warm_up
-from streams import Close, Signal, Tape, decode
+from streams import Close, Signal, Tape
 
 USUAL = "undisturbed"
 WRONG = "wrong regime"
@@ -85,8 +84,11 @@ def day_of(events: list[Event], trouble: int, after: int) -> Day:
 
 def faults(found: Mapping[str, Found]) -> list[str]:
     """What must hold and doesn't, for a person."""
-    broken = [f"{name}: a replay comes to something else" for name, f in found.items()
-              if not f.replays]  # fmt: skip
+    broken = [
+        f"{name}: a replay comes to something else"
+        for name, each in found.items()
+        if not each.replays
+    ]
     if WRONG in found and not news(found[WRONG], found[USUAL]):
         broken.append(f"{WRONG}: nobody noticed")
     if STUCK in found and not any(
@@ -133,8 +135,8 @@ def main(
         if rounds:
             hooked = slow_webhook.measured(rate, seconds, rounds, seed, bar)
     results.add({"tape": tape.name if tape else None, "seed": seed, "feature": feature})
-    results.add({"healthy": {"closes": start.closes, "champion": start.champion,
-                             "armed": start.armed, "firing": start.firing, "fired": start.fired}})  # fmt: skip
+    begun = {name: getattr(start, name) for name in ("closes", "champion", "armed", "firing")}
+    results.add({"healthy": begun | {"fired": start.fired}})
     results.add({"signals": {"trouble": trouble, "after": after}})
     results.add({"days": {name: as_json(each, found[USUAL]) for name, each in found.items()}})
     show(results, found, start, feature)
@@ -164,8 +166,6 @@ def scenarios(
     found = {}
     for name in names:
         bar.update(task, description=name)
-        if not bar.live.is_started or bar.disable:
-            print(f"bad_day: {name}", file=sys.stderr)
         found[name] = lived(name, start, known[name](day, random.Random(seed)))
         bar.advance(task)
     bar.remove_task(task)
@@ -184,58 +184,59 @@ def show(results: Results, found: Mapping[str, Found], start: Healthy, feature: 
     rows: list[list[object]] = []
     for name, each in found.items():
         answers = each.runs["on"].answers
-        new = [a for a in answers if a.what not in known] if each is not usual else answers
-        for place, answer in enumerate(new[:SHOWN] or [None]):
-            rows.append([name if place == 0 else "", *_answered(answer)])
+        for place, answer in enumerate(answers[:SHOWN] or [None]):
+            rows.append([name if place == 0 else "", *_answered(answer, known)])
     results.table(
-        "who answered that stays silent on the undisturbed day; since the trouble began",
-        ["day", "answer", "state", "closes", "signals", "while"],
+        "who answered, and when",
+        ["trouble", "answer", "state", "closes", "signals", "while"],
+        rows,
+    )
+    results.note("*: on the undisturbed day, too. Closes and signals: since the trouble began.")
+    rows = []
+    for name, each in found.items():
+        on = each.runs["on"]
+        refits = f"{len(on.installed)} / {on.rejected}"
+        same = "yes" if each.replays else "NO"
+        rows.append([name, on.reduced, on.halted, on.limited, each.affected, refits, same])
+    results.table(
+        "signals of the trouble, refits let in / refused, the same in a replay",
+        ["trouble", "REDUCING", "HALTED", "limit", "changed", "refits", "replay"],
         rows,
     )
     rows = []
     for name, each in found.items():
-        on = each.runs["on"]
-        halt = next((signals for state, signals in on.states if state == "HALTED"), None)
-        refits = f"{len(on.installed)}/{on.rejected}"
-        rows.append([name, halt, each.affected, on.capped, refits, "yes" if each.replays else "NO"])
+        on, never = each.runs["on"], each.runs["never"]
+        figures = [on.trouble_pct, on.lowest_pct, never.trouble_pct, never.lowest_pct]
+        figures += [each.runs["perfect"].trouble_pct, on.trouble_pct - never.trouble_pct]
+        rows.append([name, *(f"{figure:+.2f}" for figure in figures)])
     results.table(
-        "the trouble",
-        ["day", "halted after", "answers changed", "cap", "refits in/out", "replay same"],
+        "percent of equity: trades begun in the trouble",
+        ["trouble", "safety on", "lowest", "never", "lowest", "perfect", "safety's"],
         rows,
     )
-    for part, title, runs in (
-        ("trouble_pct", "percent of equity, trades begun in the trouble", ("on", "never")),
-        ("after_pct", "percent of equity, trades begun after it", tuple(usual.runs)),
-    ):
-        rows = []
-        for name, each in found.items():
-            won = {run: getattr(told, part) for run, told in each.runs.items()}
-            shown = [f"{won[run]:+.2f}" for run in runs]
-            if part == "trouble_pct":
-                shown += [f"{won['perfect']:+.2f}", f"{won['on'] - won['never']:+.2f}"]
-            else:
-                shown.append(_commands(each.runs["operator"].commands))
-            rows.append([name, *shown])
-        last = (
-            ["perfect halt", "safety brought"] if part == "trouble_pct" else ["operator's commands"]
-        )
-        heads = {"on": "safety on", "never": "never halted", "perfect": "perfect halt"}
-        results.table(title, ["day", *(heads.get(run, run) for run in runs), *last], rows)
+    rows = []
+    for name, each in found.items():
+        runs = each.runs
+        order = ("on", "operator", "never", "perfect")
+        commands = ", ".join(runs["operator"].commands) or None
+        rows.append([name, *(f"{runs[run].after_pct:+.2f}" for run in order), commands])
+    results.table(
+        "percent of equity: trades begun after it",
+        ["trouble", "safety on", "operator", "never", "perfect", "commands"],
+        rows,
+    )
     poisons = [name for name in found if name.startswith("feature ")]
     if poisons:
         worst = min(poisons, key=lambda name: found[name].runs["never"].trouble_pct)
         results.note(f"the worst poison for an engine that never halts: {worst}")
 
 
-def _answered(answer: Answer | None) -> list[object]:
+def _answered(answer: Answer | None, known: set[str]) -> list[object]:
     if answer is None:
         return ["nobody", None, None, None, None]
+    what = f"{answer.what} *" if answer.what in known else answer.what
     when = "trouble" if answer.during else "after"
-    return [answer.what, answer.becomes, answer.closes, answer.signals, when]
-
-
-def _commands(commands: list[str]) -> str:
-    return ", ".join(commands) or "–"
+    return [what, answer.becomes, answer.closes, answer.signals, when]
 
 
 def show_webhook(results: Results, found: slow_webhook.Webhook, rate: float) -> None:

@@ -3,8 +3,8 @@
 on
     As configured: the kill switch turns when it does, and nobody lifts a finger.
 operator
-    The same; when the trouble is over, a person rolls a model back that was fitted during it, and
-    arms the engine. Both are signed commands.
+    The same; when the trouble is over, a person arms the engine, and goes back to the champion of
+    the beginning if another was fitted on closes that weren't true. All by signed commands.
 never
     Every trigger warns and does nothing more: what never having halted brings.
 perfect
@@ -17,6 +17,7 @@ trades, not compounded. A trade counts where its signal was: during the trouble,
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import accumulate
 
 from bench.bad_days import Day, Event, Events, signals_of
 from engine.controls import sign
@@ -35,6 +36,8 @@ SETTLING = 500
 TRIGGERS = tuple(TriggersConfig.model_fields)
 REACTIONS = ("drift", "feature_drift", "expert_failed", "refit_rejected")
 """What else than triggers answers."""
+LIMIT = "max_positions"
+"""The policy's own: no more open trades than so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Answer:
     Parameters
     ----------
     what
-        The trigger, or the code and what it is about.
+        The trigger, or an alert's code and what it is about, or `LIMIT`.
     becomes
         The kill switch's state right after.
     closes, signals
@@ -67,17 +70,21 @@ class Told:
     answers: list[Answer] = field(default_factory=list)
     states: list[tuple[str, int]] = field(default_factory=list)
     """Each state of the kill switch, and since how many signals."""
+    reduced: int = 0
+    """Signals of the trouble that were answered while REDUCING."""
     halted: int = 0
-    """Signals answered while HALTED."""
-    capped: int = 0
-    """Signals skipped because too many trades were open."""
+    """The same while HALTED."""
+    limited: int = 0
+    """Signals of the trouble that were skipped because too many trades were open."""
     positions: dict[str, float] = field(default_factory=dict)
     """Share of equity by signal, 0 when skipped."""
     trouble_pct: float = 0.0
     """Percent of equity that trades begun during the trouble brought."""
+    lowest_pct: float = 0.0
+    """The lowest that this ever was, trade by trade in the order of their signals."""
     after_pct: float = 0.0
     installed: list[str] = field(default_factory=list)
-    """Refits that became champion during the trouble, and after it by a person's `rollback`."""
+    """Refits that became champion during the trouble."""
     rejected: int = 0
     """Refits that the gate refused during the trouble."""
     commands: list[str] = field(default_factory=list)
@@ -185,18 +192,21 @@ class Course:
         over = day.trouble[-1].ts
         if operator:
             champion = self._healthy.champion
-            if told.installed and champion is not None:
+            if day.misled and champion not in (None, self.core.model.champion):
                 self._command(over, "rollback", {"model": champion})
         if (operator or perfect) and self.core.guard.switch.state_now != "ACTIVE":
             self._command(over, "arm")
         self._through(day.after)
-        for events, name in ((day.trouble, "trouble_pct"), (day.after, "after_pct")):
-            brought = sum(
-                told.positions.get(signal.signal_id, 0.0) * day.truth.get(signal.signal_id, 0.0)
-                for signal in signals_of(events)
-            )
-            setattr(told, name, brought)
+        course = list(accumulate(self._brought(day.trouble), initial=0.0))
+        told.trouble_pct, told.lowest_pct = course[-1], min(course)
+        told.after_pct = sum(self._brought(day.after))
         return told
+
+    def _brought(self, events: Events) -> list[float]:
+        """Percent of equity, by signal. One that has no close on the tape brought nothing."""
+        positions, truth = self.told.positions, self._day.truth
+        ids = [signal.signal_id for signal in signals_of(events)]
+        return [positions.get(name, 0.0) * truth.get(name, 0.0) for name in ids]
 
     def _through(self, events: Events) -> None:
         for event in events:
@@ -223,10 +233,15 @@ class Course:
                 if share is None:
                     share = output.size_multiplier * self._position
                 told.positions[output.signal_id] = 0.0 if output.action == "skip" else share
-                told.halted += output.safety == "HALTED"
-                told.capped += "too_many_positions" in output.reasons
+                limited = "too_many_positions" in output.reasons
+                if limited:
+                    self._answered(LIMIT)
+                if self._during:
+                    told.reduced += output.safety == "REDUCING"
+                    told.halted += output.safety == "HALTED"
+                    told.limited += limited
             elif isinstance(output, Alert):
-                self._answered(output)
+                self._alerted(output)
             elif isinstance(output, ModelChange) and self._during:
                 if output.change == "installed":
                     told.installed.append(output.model)
@@ -240,15 +255,13 @@ class Course:
         """The position that a size of 1 stands for where only the bot knows it."""
         return self._healthy.config.policy.max_position_pct / 100.0
 
-    def _answered(self, alert: Alert) -> None:
-        if alert.code in TRIGGERS and alert.state == "firing":
-            what = alert.code
-        elif alert.code in ("drift", "expert_failed"):
-            what = f"{alert.code}: {alert.subject}"
-        elif alert.code in REACTIONS:
-            what = alert.code
-        else:
-            return
+    def _alerted(self, alert: Alert) -> None:
+        if alert.code in ("drift", "expert_failed"):
+            self._answered(f"{alert.code}: {alert.subject}")
+        elif alert.code in REACTIONS or (alert.code in TRIGGERS and alert.state == "firing"):
+            self._answered(alert.code)
+
+    def _answered(self, what: str) -> None:
         if what in self._seen:
             return
         self._seen.add(what)

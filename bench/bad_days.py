@@ -12,7 +12,6 @@ from math import exp
 from statistics import median
 from typing import TypeAlias
 
-import numpy as np
 from msgspec.structs import replace as changed
 from scipy.stats import mannwhitneyu
 
@@ -40,11 +39,14 @@ class Day:
         Events in their order, while something is wrong and when it is over.
     truth
         What each trade brings or would bring, percent, by signal.
+    misled
+        Whether refits of the trouble were fitted on closes that aren't true.
     """
 
     trouble: Events
     after: Events
     truth: Mapping[str, float]
+    misled: bool = False
 
 
 Spoiler: TypeAlias = Callable[[Day, random.Random], Day]
@@ -178,7 +180,8 @@ def poisoned(feature: str, how: str) -> Spoiler:
 
 def labels_turned(day: Day, rng: random.Random) -> Day:
     """Every close that comes says the opposite."""
-    return replace(day, trouble=[_turned(e) if isinstance(e, Close) else e for e in day.trouble])
+    turned = [_turned(e) if isinstance(e, Close) else e for e in day.trouble]
+    return replace(day, trouble=turned, misled=True)
 
 
 def labels_absurd(day: Day, rng: random.Random) -> Day:
@@ -189,7 +192,7 @@ def labels_absurd(day: Day, rng: random.Random) -> Day:
             return event
         return changed(event, return_pct=WRONG_RETURN, exit_reason="target")
 
-    return replace(day, trouble=[absurd(event) for event in day.trouble])
+    return replace(day, trouble=[absurd(event) for event in day.trouble], misled=True)
 
 
 def labels_stuck(day: Day, rng: random.Random) -> Day:

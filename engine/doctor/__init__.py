@@ -24,6 +24,7 @@ _SHARD = {
     "event time": shard.event_time,
     "lag": shard.progress,
     "lease": shard.lease,
+    "safety": shard.safety,
 }
 
 

@@ -8,6 +8,8 @@ from typing import cast
 
 from engine.config import Config
 from engine.doctor.diagnosis import Diagnosis
+from engine.status import STREAMS
+from engine.view import NoView, read_view
 from streams.connection import Connection
 from streams.errors import EventError
 from streams.events import Dead, decode_output, read_entry
@@ -33,7 +35,7 @@ def streams(shard: Shard) -> Iterator[Diagnosis]:
     redis, keys = shard.connection.redis, shard.keys
     lengths = {
         name: shard.connection.retrying(partial(redis.xlen, getattr(keys, name)))
-        for name in ("events", "decisions", "outcomes", "alerts", "snapshots", "dead")
+        for name in STREAMS
     }
     seen = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
     yield Diagnosis("ok", "streams", seen)
@@ -126,6 +128,25 @@ def lease(shard: Shard) -> Iterator[Diagnosis]:
     else:
         seen = f"{owner} under epoch {epoch}, for {left / 1000:.1f} s unless renewed"
         yield Diagnosis("ok", "lease", seen)
+
+
+def safety(shard: Shard) -> Iterator[Diagnosis]:
+    """What holds the engine back, as its worker said last, and what waits for a person."""
+    try:
+        seen = read_view(shard.connection, shard.keys)
+    except NoView:
+        return
+    state, firing = seen["safety"]["state"], ", ".join(seen["safety"]["firing"])
+    if state == "ACTIVE":
+        yield Diagnosis("ok", "safety", f"{state}{f', warned by {firing}' if firing else ''}")
+    else:
+        mend = "find out why (closeloop status), then: closeloop control arm --reason WHY"
+        yield Diagnosis("warning", "safety", f"{state}, by {firing}", mend)
+    for proposal in seen["proposals"]:
+        number = proposal["proposal"]
+        waits = f"{number} waits: {proposal['command']} {proposal['args']}"
+        mend = f"closeloop control approve {number} --reason WHY, or reject"
+        yield Diagnosis("warning", "proposal", waits, mend)
 
 
 def _holder(shard: Shard) -> str | None:

@@ -12,7 +12,9 @@ from engine.config import Config
 from engine.core import Core
 from engine.doctor import Diagnosis, examine, snapshots
 from engine.fitting import InlineFitter
+from engine.sending import signed
 from engine.snapshotting import TAPE, take, to_bytes
+from engine.view import view, write_view
 from streams.connection import Connection, connect
 from streams.events import dead, encode
 from streams.keys import Keys
@@ -288,3 +290,19 @@ def _features(config: Config, core: Core) -> Diagnosis:
     store.save(to_bytes(take(core, TAPE, None), snapshot_key_of(config)))
     found = {d.check: d for d in snapshots.recovery(config, None)}
     return found["features"]
+
+
+def test_a_halted_engine_and_what_waits_for_a_person_are_warnings(
+    address: str, connection: Connection
+) -> None:
+    key = b"a control key of a fair length"
+    core = Core(Config().core, InlineFitter(), key)
+    write_view(connection, KEYS, view(core, "0-0"))
+    assert diagnoses(address)["safety"].level == "ok"
+    change: dict[str, float | bool | str | None] = {"setting": "policy.take", "value": 0.9}
+    said = [signed(key, "halt", "ann", "bad"), signed(key, "set", "ann", "bold", change)]
+    run(core, entries(*said))
+    write_view(connection, KEYS, view(core, "0-1"))
+    found = diagnoses(address)
+    assert (found["safety"].level, found["safety"].seen) == ("warning", "HALTED, by operator")
+    assert found["proposal"].mend == "closeloop control approve 1 --reason WHY, or reject"

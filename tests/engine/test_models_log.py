@@ -187,7 +187,9 @@ OFTEN = QUICK.model_copy(
     update={
         "refit": RefitConfig(
             every=15, lag=4, window=60, holdout=12, min_closes=5,
-            params=RefitParams(rounds=5, max_rounds=5, learning_rate=0.9, lambda_l2=0.0, min_data_in_leaf=3),
+            params=RefitParams(
+                rounds=5, max_rounds=5, learning_rate=0.9, lambda_l2=0.0, min_data_in_leaf=3
+            ),
         ),
         "drift": DriftConfig(delta=0.9, on_expert=("reset",)),
     }
@@ -251,8 +253,7 @@ def test_the_champion_at_every_event_is_the_one_that_the_decision_names(seed):
 
 
 def test_such_a_run_has_everything_in_it_that_can_happen():
-    happened = set().union(*(meddled_with(seed)[2] for seed in range(3)))
-    assert happened == {
+    assert meddled_with(2)[2] == {
         "fitted", "installed", "rejected", "rolled_back", "pinned", "unpinned", "lost",
     }  # fmt: skip
 

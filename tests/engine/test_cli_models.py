@@ -1,0 +1,270 @@
+"""`closeloop models`: what is shown is what the streams hold, and commands reach the engine."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from engine.cli.control import OPERATORS
+from engine.cli.models import COMMAND_OF
+from engine.sending import signed
+from streams import Connection, connect, decode
+from tests.engine.conftest import Command
+from tests.engine.histories import close, history, signal
+from tests.engine.test_worker import Shard
+
+KEY = "a control key of a fair length"
+DOCS = Path(__file__).parents[2] / "docs" / "models.md"
+EVENTS = history(330)
+"""Refits are settled after 70, 130, 190, 250 and 310 closes."""
+MEMORY = "memory://models-of-a-day"
+
+
+def keyed(connection: Connection, folder: Path) -> Shard:
+    shard = Shard(connection, folder)
+    shard.config = shard.config.model_copy(update={"control_key": SecretStr(KEY)})
+    return shard
+
+
+def serve(shard: Shard) -> None:
+    with structlog.testing.capture_logs():
+        shard.worker().run(until_idle=True)
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOSELOOP_CONTROL_KEY", KEY)
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shard]:
+    """A shard on which the engine has made five refits, and a person has forced one in."""
+    with connect(MEMORY) as connection:
+        shard = keyed(connection, tmp_path_factory.mktemp("day"))
+        shard.publish(*EVENTS)
+        serve(shard)
+        force = {"model": "refit-240", "force": True}
+        shard.publish(signed(KEY.encode(), "install", "ann", "I know better", force))
+        serve(shard)
+        yield shard
+
+
+def models(closeloop: Command, *words: object, address: str = MEMORY) -> object:
+    ran = closeloop("models", *words, "--json", "--address", address)
+    assert ran.status == 0, ran.err
+    return ran.json
+
+
+def test_the_list_has_every_model_newest_first_with_its_verdict(closeloop: Command, day: Shard):
+    found = models(closeloop, "list")["models"]
+    assert [(each["model"], each["verdict"], each["decided_by"]) for each in found] == [
+        ("refit-300", "installed", "closes"),
+        ("refit-240", "forced", "ann"),
+        ("refit-180", "rejected", "closes"),
+        ("refit-120", "installed", "closes"),
+        ("refit-60", "installed", "closes"),
+    ]
+    assert [each["aliases"] for each in found] == [[], ["champion"], [], [], []]
+
+
+def test_the_list_is_bounded_and_says_how_many_there_are(closeloop: Command, day: Shard):
+    found = models(closeloop, "list", "--limit", 2)
+    assert [each["model"] for each in found["models"]] == ["refit-300", "refit-240"]
+    assert found["known"] == 5
+    assert "models: 2 of 5" in closeloop("models", "list", "--limit", 2, "--address", MEMORY).out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("list",), ("list", "--snapshots"), ("show",), ("show", "--decision", "s200"),
+     ("show", "refit-180"), ("compare", "refit-60", "refit-120")],
+)  # fmt: skip
+def test_what_people_read_fits_80_columns(closeloop: Command, day: Shard, words: tuple[str, ...]):
+    ran = closeloop("models", *words, "--address", MEMORY)
+    assert ran.status == 0, ran.err
+    assert max(map(len, ran.out.splitlines())) <= 80
+
+
+def test_the_example_in_the_docs_is_what_is_printed(closeloop: Command, day: Shard):
+    def masked(text: str) -> str:
+        return re.sub(r"\d", "0", text)
+
+    shown = closeloop("models", "list", "--limit", 3, "--address", MEMORY).out
+    lines = [line.rstrip() for line in shown.splitlines()]
+    assert masked("\n".join(lines)) in masked(DOCS.read_text())
+
+
+def test_snapshots_are_listed_with_their_digests(closeloop: Command, day: Shard):
+    found = models(closeloop, "list", "--snapshots", "--limit", 1)
+    notice = day.notice()
+    assert [each["snapshot_id"] for each in found] == [notice.snapshot_id]
+    assert found[0]["state_digest"] == notice.state_digest
+    shown = closeloop("models", "list", "--snapshots", "--address", MEMORY).out
+    assert notice.file_digest[:12] in shown
+
+
+def test_a_model_is_shown_with_its_line_and_its_reigns(closeloop: Command, day: Shard):
+    found = models(closeloop, "show", "refit-120")
+    assert found["lineage"] == ["refit-120", "refit-60"]
+    assert [(r["from_closes"], r["until_closes"]) for r in found["reigns"]] == [(130, 309)]
+    assert (found["judged_against"], found["judged_on"]) == ("refit-60", 23)
+    low, high = found["accuracy_interval"]
+    assert low < found["facts"]["metrics"]["accuracy"] < high
+    assert len(found["digest"]) == 64
+
+
+def test_a_forced_model_says_who_and_why(closeloop: Command, day: Shard):
+    assert models(closeloop, "show", "champion")["reason"] == "I know better"
+    ran = closeloop("models", "show", "refit-240", "--address", MEMORY)
+    assert "although the gate refused it" in ran.out
+    assert "installed, forced" in ran.out
+
+
+def test_every_decision_names_its_model(closeloop: Command, day: Shard):
+    # 5 in all: at the edges of the reigns, where one off would show.
+    decisions = dict.fromkeys(d.model.champion for _, d in day.decisions())
+    assert list(decisions) == [None, "refit-60", "refit-120", "refit-300"]
+    for _, decision in day.decisions()[60::67]:
+        champion = decision.model.champion
+        ran = closeloop(
+            "models", "show", "--decision", decision.signal_id, "--json", "--address", MEMORY
+        )
+        if champion is None:
+            assert ran.status == 2
+            assert "no refit was installed" in ran.err
+        else:
+            assert ran.json["model"] == champion
+            assert ran.json["decision"]["signal_id"] == decision.signal_id
+
+
+def test_two_models_that_met_are_compared_on_the_same_closes(closeloop: Command, day: Shard):
+    found = models(closeloop, "compare", "refit-60", "refit-120")
+    other = models(closeloop, "compare", "refit-120", "refit-60")
+    facts = {m: models(closeloop, "show", m)["facts"] for m in ("refit-60", "refit-120")}
+    theirs = facts["refit-120"]["champion_metrics"]["log_loss"]
+    own = facts["refit-120"]["metrics"]["log_loss"]
+    assert found["paired_on"] == other["paired_on"] == "refit-120"
+    assert found["paired"]["log_loss"] == {
+        "first": theirs, "second": own, "difference": own - theirs,
+    }  # fmt: skip
+    assert other["paired"]["log_loss"]["difference"] == theirs - own
+    assert found["metrics"]["log_loss"]["first"] == facts["refit-60"]["metrics"]["log_loss"]
+    assert found["only_second"] == ["late", "@regime=volatile"]
+    assert list(found["params"]) == ["rounds"]
+
+
+def test_two_models_that_never_met_are_not(closeloop: Command, day: Shard):
+    assert models(closeloop, "compare", "refit-60", "refit-300")["paired_on"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("show", "refit-1"), "no model 'refit-1'"),
+        (("show", "pinned"), "there is no pinned now"),
+        (("compare", "refit-60", "refit-1"), "known are: refit-300"),
+        (("card", "refit-1"), "no model 'refit-1'"),
+        (("card", "--out", "card.pdf"), "must end with"),
+        (("show", "--decision", "s999"), "no decision on 's999'"),
+        (("show", "refit-60", "--decision", "s1"), "not both"),
+    ],
+)
+def test_what_is_not_there_is_named_with_the_mend(closeloop, day, words, said):
+    ran = closeloop("models", *words, "--address", MEMORY)
+    assert ran.status == 2
+    told = " ".join(re.sub(r"[│╭╮╰╯─]", " ", ran.err).split())
+    assert said in told
+
+
+def test_without_a_refit_each_says_so(closeloop: Command, address: str):
+    for words in (("list",), ("show",), ("compare", "a", "b"), ("card",)):
+        ran = closeloop("models", *words, "--address", address)
+        assert ran.status == 3
+        assert "no refit has been made yet" in ran.err
+    assert closeloop("models", "list", "--snapshots", "--address", address).status == 0
+
+
+def test_without_a_worker_the_list_still_has_the_aliases_of_the_stream(
+    closeloop: Command, shard_of_130: Shard, address: str
+):
+    shard_of_130.redis.delete(shard_of_130.keys.view)
+    found = models(closeloop, "list", address=address)
+    assert (found["previous"], found["kept"]) == (None, None)
+    assert found["models"][0]["aliases"] == ["champion"]
+
+
+@pytest.fixture
+def shard_of_130(connection: Connection, tmp_path: Path) -> Shard:
+    """A shard with two refits; no worker is at work any more."""
+    shard = keyed(connection, tmp_path)
+    shard.publish(*[e for e in history(131) if e.signal_id != "s130"])
+    serve(shard)
+    return shard
+
+
+@pytest.fixture
+def at_work(shard_of_130: Shard) -> Iterator[Shard]:
+    """The same with a worker at work."""
+    shard = shard_of_130
+    with structlog.testing.capture_logs():
+        thread = Thread(target=shard.worker(owner="two").run)
+        thread.start()
+        try:
+            while not shard.redis.exists(shard.keys.lease):
+                assert thread.is_alive()
+            yield shard
+        finally:
+            shard.stop.set()
+            thread.join()
+
+
+def test_who_is_champion_is_changed_by_the_same_commands_as_control_has(
+    closeloop: Command, at_work: Shard, address: str
+):
+    def tell(*words: str) -> str:
+        said = ("--reason", "bad day", "--by", "ann", "--address", address)
+        ran = closeloop("models", *words, *said)
+        return f"{ran.status} {ran.err}"
+
+    def standing() -> dict[str, str]:
+        found = models(closeloop, "list", address=address)["models"]
+        return {alias: each["model"] for each in found for alias in each["aliases"]}
+
+    assert standing() == {"champion": "refit-120"}
+    assert "0 rollback is in as" in (told := tell("rollback"))
+    assert "obeyed: back to refit-60 by ann: bad day" in told
+    assert standing() == {"champion": "refit-60"}
+    assert "obeyed" in tell("promote", "refit-120")
+    assert "obeyed" in tell("pin", "refit-60")
+    assert standing() == {"champion": "refit-60", "pinned": "refit-60"}
+    assert "obeyed" in tell("unpin")
+    assert standing() == {"champion": "refit-60"}
+    refused = tell("promote", "refit-7")
+    assert refused.startswith("1")
+    assert "model 'refit-7' is not kept; kept are: refit-60, refit-120" in refused
+    at_work.publish(signal("after", 200), close("after", 201))
+    found = models(closeloop, "show", "refit-60", address=address)
+    assert [(r["from_closes"], r["until_closes"], r["by"]) for r in found["reigns"]] == [
+        (70, 129, "closes"), (130, 130, "ann"), (130, None, "ann"),
+    ]  # fmt: skip
+
+
+def test_what_is_sent_is_what_control_sends(closeloop: Command, tmp_path: Path):
+    assert set(COMMAND_OF.values()) <= set(OPERATORS)
+    for name, command in COMMAND_OF.items():
+        address = f"memory://sent-{name}"
+        words = [] if name == "unpin" else ["refit-60"]
+        said = ("--reason", "bad day", "--by", "ann", "--address", address)
+        assert closeloop("models", name, *words, *said).status == 0
+        assert closeloop("control", command, *words, *said).status == 0
+        with connect(address) as connection:
+            sent = [
+                decode(fields[b"e"])
+                for _, fields in connection.redis.xrange(Shard(connection, tmp_path).keys.events)
+            ]
+        assert [each.command for each in sent] == [command, command]
+        assert sent[0].args == sent[1].args
