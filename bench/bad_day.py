@@ -37,6 +37,7 @@ from bench.bad_days import (
     made,
     poisoned,
     strongest,
+    to_and_fro,
     undisturbed,
     wrong_regime,
 )
@@ -47,10 +48,10 @@ from streams import Close, Signal, Tape
 
 USUAL = "undisturbed"
 WRONG = "wrong regime"
+FRO = "to and fro"
 STUCK = "closes stuck"
+MIXTURE = "drift: mixture"
 POISONS = ("stuck", "scaled", "shuffled")
-SHOWN = 5
-"""Answers of a day in the table; all are in the JSON."""
 
 
 def troubles(feature: str) -> dict[str, Spoiler]:
@@ -58,6 +59,7 @@ def troubles(feature: str) -> dict[str, Spoiler]:
     return {
         USUAL: undisturbed,
         WRONG: wrong_regime,
+        FRO: to_and_fro,
         **{f"feature {how}": poisoned(feature, how) for how in POISONS},
         "closes turned": labels_turned,
         "closes absurd": labels_absurd,
@@ -89,8 +91,9 @@ def faults(found: Mapping[str, Found]) -> list[str]:
         for name, each in found.items()
         if not each.replays
     ]
-    if WRONG in found and not news(found[WRONG], found[USUAL]):
-        broken.append(f"{WRONG}: nobody noticed")
+    for name in (WRONG, FRO):
+        if name in found and not news(found[name], found[USUAL]):
+            broken.append(f"{name}: nobody noticed")
     if STUCK in found and not any(
         a.what == "late_labels" for a in news(found[STUCK], found[USUAL])
     ):
@@ -105,8 +108,8 @@ def main(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the engine and all that is made.")] = 42,
     healthy: Annotated[int, typer.Option(min=300, help="Signals of the beginning.")] = 6_000,
-    trouble: Annotated[int, typer.Option(min=50, help="Signals while it lasts.")] = 1_500,
-    after: Annotated[int, typer.Option(min=1, help="Signals when it is over.")] = 1_500,
+    trouble: Annotated[int, typer.Option(min=50, help="Signals while it lasts.")] = 1_000,
+    after: Annotated[int, typer.Option(min=1, help="Signals when it is over.")] = 1_000,
     only: Annotated[
         str | None, typer.Option(help="Troubles, by commas.", show_default="all")
     ] = None,
@@ -118,6 +121,7 @@ def main(
     json_out: JsonOption = None,
 ) -> None:
     """A bad day by script: which safety answered, after how long, and what it cost."""
+    names = named(only)
     results = Results("bad_day", json_out)
     config = CoreConfig(seed=seed)
     hooked = None
@@ -131,7 +135,7 @@ def main(
         feature = strongest(events[: start.events])
         day = day_of(events[start.events :], trouble, after)
         bar.remove_task(task)
-        found = scenarios(start, day, feature, only, seed, bar)
+        found = scenarios(names, start, day, feature, seed, bar)
         if rounds:
             hooked = slow_webhook.measured(rate, seconds, rounds, seed, bar)
     results.add({"tape": tape.name if tape else None, "seed": seed, "feature": feature})
@@ -139,7 +143,7 @@ def main(
     results.add({"healthy": begun | {"fired": start.fired}})
     results.add({"signals": {"trouble": trouble, "after": after}})
     results.add({"days": {name: as_json(each, found[USUAL]) for name, each in found.items()}})
-    show(results, found, start, feature)
+    show(results, found, start, feature, trouble)
     broken = faults(found)
     if hooked is not None:
         results.add({"webhook": slow_webhook.figures(hooked, rate)})
@@ -153,15 +157,21 @@ def main(
     sys.exit(1 if broken else 0)
 
 
-def scenarios(
-    start: Healthy, day: Day, feature: str, only: str | None, seed: int, bar: Progress
-) -> dict[str, Found]:
-    """Every trouble, or those that are named, and the day without any."""
-    known = troubles(feature)
-    names = list(known) if only is None else [USUAL, *(name.strip() for name in only.split(","))]
+def named(only: str | None) -> list[str]:
+    """The troubles that are asked for, the undisturbed day first. Raises `BenchError`."""
+    known = list(troubles(""))
+    names = known if only is None else [USUAL, *(name.strip() for name in only.split(","))]
     for name in names:
         if name not in known:
             raise BenchError(f"there is no trouble {name!r}; there are: {', '.join(known)}")
+    return list(dict.fromkeys(names))
+
+
+def scenarios(
+    names: list[str], start: Healthy, day: Day, feature: str, seed: int, bar: Progress
+) -> dict[str, Found]:
+    """What comes of each trouble."""
+    known = troubles(feature)
     task = bar.add_task("troubles", total=len(names))
     found = {}
     for name in names:
@@ -172,7 +182,9 @@ def scenarios(
     return found
 
 
-def show(results: Results, found: Mapping[str, Found], start: Healthy, feature: str) -> None:
+def show(
+    results: Results, found: Mapping[str, Found], start: Healthy, feature: str, trouble: int
+) -> None:
     """The tables: who answered, what it cost while it lasted, and after."""
     usual = found[USUAL]
     known = {answer.what for answer in usual.runs["on"].answers}
@@ -183,15 +195,15 @@ def show(results: Results, found: Mapping[str, Found], start: Healthy, feature: 
     )
     rows: list[list[object]] = []
     for name, each in found.items():
-        answers = each.runs["on"].answers
-        for place, answer in enumerate(answers[:SHOWN] or [None]):
+        for place, answer in enumerate(_chief(each.runs["on"].answers) or [None]):
             rows.append([name if place == 0 else "", *_answered(answer, known)])
     results.table(
-        "who answered, and when",
-        ["trouble", "answer", "state", "closes", "signals", "while"],
-        rows,
+        "who answered, and when", ["trouble", "answer", "state", "closes", "signals"], rows
     )
-    results.note("*: on the undisturbed day, too. Closes and signals: since the trouble began.")
+    results.note(
+        f"since the trouble began, which lasts {trouble:,} signals; *: on the undisturbed day, too;"
+        " of the drift of single experts, only the first"
+    )
     rows = []
     for name, each in found.items():
         on = each.runs["on"]
@@ -218,8 +230,11 @@ def show(results: Results, found: Mapping[str, Found], start: Healthy, feature: 
     for name, each in found.items():
         runs = each.runs
         order = ("on", "operator", "never", "perfect")
-        commands = ", ".join(runs["operator"].commands) or None
-        rows.append([name, *(f"{runs[run].after_pct:+.2f}" for run in order), commands])
+        operator = runs["operator"]
+        commands = [f"{c} (refused)" if c in operator.refused else c for c in operator.commands]
+        rows.append(
+            [name, *(f"{runs[run].after_pct:+.2f}" for run in order), ", ".join(commands) or None]
+        )
     results.table(
         "percent of equity: trades begun after it",
         ["trouble", "safety on", "operator", "never", "perfect", "commands"],
@@ -231,12 +246,23 @@ def show(results: Results, found: Mapping[str, Found], start: Healthy, feature: 
         results.note(f"the worst poison for an engine that never halts: {worst}")
 
 
+def _chief(answers: list[Answer]) -> list[Answer]:
+    """Of the alarms over single experts only the first; all are in the JSON."""
+    chief = []
+    expert = False
+    for answer in answers:
+        single = answer.what.startswith("drift: ") and answer.what != MIXTURE
+        if not (single and expert):
+            chief.append(answer)
+        expert = expert or single
+    return chief
+
+
 def _answered(answer: Answer | None, known: set[str]) -> list[object]:
     if answer is None:
-        return ["nobody", None, None, None, None]
+        return ["nobody", None, None, None]
     what = f"{answer.what} *" if answer.what in known else answer.what
-    when = "trouble" if answer.during else "after"
-    return [what, answer.becomes, answer.closes, answer.signals, when]
+    return [what, answer.becomes, answer.closes, answer.signals]
 
 
 def show_webhook(results: Results, found: slow_webhook.Webhook, rate: float) -> None:

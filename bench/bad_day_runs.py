@@ -78,6 +78,10 @@ class Told:
     """Signals of the trouble that were skipped because too many trades were open."""
     positions: dict[str, float] = field(default_factory=dict)
     """Share of equity by signal, 0 when skipped."""
+    taken: int = 0
+    """Signals of the trouble that were taken, at any size."""
+    position_pct: float = 0.0
+    """Their mean position, percent of equity."""
     trouble_pct: float = 0.0
     """Percent of equity that trades begun during the trouble brought."""
     lowest_pct: float = 0.0
@@ -200,6 +204,9 @@ class Course:
         course = list(accumulate(self._brought(day.trouble), initial=0.0))
         told.trouble_pct, told.lowest_pct = course[-1], min(course)
         told.after_pct = sum(self._brought(day.after))
+        taken = [told.positions.get(signal.signal_id, 0.0) for signal in signals_of(day.trouble)]
+        told.taken = sum(share > 0.0 for share in taken)
+        told.position_pct = 100.0 * sum(taken) / max(told.taken, 1)
         return told
 
     def _brought(self, events: Events) -> list[float]:

@@ -25,6 +25,8 @@ _BETWEEN = timedelta(minutes=5)
 _LONGEST = 24
 """Signals after which the last trade is closed: two hours."""
 WRONG_RETURN = 1e4
+TO_AND_FRO = 100
+"""Signals from one regime to the next."""
 FEWEST = 100
 """Signals with a number as feature below which nobody says how strong it is."""
 
@@ -142,7 +144,18 @@ def undisturbed(day: Day, rng: random.Random) -> Day:
 
 def wrong_regime(day: Day, rng: random.Random) -> Day:
     """What won loses, for the trades that begin during the trouble."""
-    turned = {signal.signal_id for signal in signals_of(day.trouble)}
+    return _regimes(day, lambda number: True)
+
+
+def to_and_fro(day: Day, rng: random.Random) -> Day:
+    """What won loses for a while, then wins again, then loses: who adapts is always late."""
+    return _regimes(day, lambda number: number // TO_AND_FRO % 2 == 0)
+
+
+def _regimes(day: Day, wrong: Callable[[int], bool]) -> Day:
+    """The opposite comes of the trouble's trades for whose number `wrong` says so."""
+    begun = enumerate(signals_of(day.trouble))
+    turned = {signal.signal_id for number, signal in begun if wrong(number)}
     truth = {name: -pct if name in turned else pct for name, pct in day.truth.items()}
 
     def turn(event: Event) -> Event:

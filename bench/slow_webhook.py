@@ -11,6 +11,7 @@ between two rounds of the worker without a webhook. Or when a decision of the on
 other, took as long as a try at the webhook does.
 """
 
+import math
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -148,7 +149,8 @@ def measured(rate: float, seconds: float, rounds: int, seed: int, bar: Progress)
                 settings["NOTIFY__WEBHOOK__URL"] = f"http://127.0.0.1:{slow.port}/services/x"
             sides[name] = Side(bench, "closeloop", keys, tape, settings)
             stack.callback(sides[name].close)
-            sides[name].warm_up()
+            sides[name].start()
+            sides[name].latencies(max(1, int(rate * seconds)), math.inf)
         for number in range(rounds):
             for name in SIDES[:: -1 if number % 2 else 1]:
                 latencies[name].append(sides[name].latencies(max(1, int(rate * seconds)), rate))

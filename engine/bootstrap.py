@@ -14,6 +14,7 @@ from engine.config import Config
 from engine.core import Core
 from engine.fitting import ProcessFitter
 from engine.metrics import Metrics
+from engine.sending import control_key_of
 from engine.snapshotting import Snapshotter
 from engine.watch import Watch
 from engine.worker import Worker
@@ -47,13 +48,12 @@ def store_of(config: Config) -> SnapshotStore:
 
 def new_core(config: Config, fitter: Fitter) -> Core:
     """An empty core."""
-    return Core(config.core, fitter, control_key_of(config), keys_of(config).events)
+    return Core(config.core, fitter, _control_key_of(config), keys_of(config).events)
 
 
-def control_key_of(config: Config) -> bytes | None:
+def _control_key_of(config: Config) -> bytes | None:
     """What signs control events, if there is a key."""
-    key = config.control_key
-    return key.get_secret_value().encode() if key else None
+    return None if config.control_key is None else control_key_of(config)
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def new_worker(
             metrics,
             stop,
             mailbox or Mailbox(),
-            Watch(connection, keys, config.core.safety.triggers, control_key_of(config), owner),
+            Watch(connection, keys, config.core.safety.triggers, _control_key_of(config), owner),
             start_from,
         )
         fitter.on_wait = worker.keep_lease

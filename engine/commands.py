@@ -61,6 +61,8 @@ COMMANDS: dict[str, Command] = {
     ),
 }  # fmt: skip
 """Every command there is. Each may also carry `revision`: see `problem`."""
+OPERATORS = {name: command for name, command in COMMANDS.items() if name != "measure"}
+"""Those that people give."""
 
 
 def problem(control: Control, revision: int) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from engine.model_parts import Cell, Part, moment, names
 from engine.models_log import History
@@ -107,18 +108,23 @@ def parts_of(found: Comparison) -> list[Part]:
                 _rows(found.paired),
             ),
         )
+    one, two = found.windows
     windows: list[tuple[str, Cell, Cell]] = [
-        ("first close", *(f.first_close and moment(f.first_close) for f in found.windows)),
-        ("last close", *(f.last_close and moment(f.last_close) for f in found.windows)),
-        ("closes trained on", *(f.trained_on for f in found.windows)),
-        ("closes held out", *(f.held_out for f in found.windows)),
-        ("columns", *(len(f.features) for f in found.windows)),
+        ("first close", _time(one.first_close), _time(two.first_close)),
+        ("last close", _time(one.last_close), _time(two.last_close)),
+        ("closes trained on", one.trained_on, two.trained_on),
+        ("closes held out", one.held_out, two.held_out),
+        ("columns", len(one.features), len(two.features)),
         ("columns of its own", names(found.only_first), names(found.only_second)),
         *((name, *pair) for name, pair in found.params.items()),
     ]
     text = () if found.params else ("Their parameters are the same.",)
     told.append(Part("What they were made of", text, ("", found.first, found.second), windows))
     return told
+
+
+def _time(ts: datetime | None) -> str | None:
+    return None if ts is None else moment(ts)
 
 
 def _side_by_side(

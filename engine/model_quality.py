@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from engine.champions import CHAMPION
-from engine.evaluation import scores
 from engine.models_log import History
+from engine.report import BINS
 from streams.events import Outcome
 
 Interval: TypeAlias = tuple[float, float] | None
@@ -29,7 +29,7 @@ NO_INTERVAL: Mapping[str, str] = {
 KINDS = ("symbol", "side", "strategy", "regime")
 MOST = 10
 """Slices of one kind: those with the most closes."""
-ECE_CLOSES = 20 * scores.BINS
+ECE_CLOSES = 20 * BINS
 """Closes that an expected calibration error needs: twenty a bin."""
 RESAMPLES = 1_000
 
@@ -160,6 +160,9 @@ def sliced(outcomes: Sequence[Outcome]) -> list[Slice]:
 
 
 def _slice(kind: str, name: str, outcomes: Sequence[Outcome]) -> Slice:
+    # Not at the top: nothing of the evaluation is loaded where a shard is served.
+    from engine.evaluation import scores
+
     won = np.array([each.won for each in outcomes])
     own = np.array([each.experts.get(CHAMPION, np.nan) for each in outcomes])
     spoke = np.isfinite(own)

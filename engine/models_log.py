@@ -131,7 +131,7 @@ class ModelRecord:
     def decided(self) -> ModelChange | None:
         """The change that made the verdict: with who or what did it, and why."""
         what: dict[Verdict, frozenset[str]] = {
-            "forced": frozenset({"installed"}),
+            "forced": _CROWNING - {"lost"},
             "installed": _CROWNING - {"lost"},
             "rejected": frozenset({"rejected"}),
             "fitted": frozenset(),

@@ -62,7 +62,7 @@ class Watch:
         # What was sent last, and when.
         self._sent: dict[str, tuple[bool, float]] = {}
         self._next = 0.0
-        self._shown: tuple[str, int] | None = None
+        self._shown = ("", -1)
 
     def decided(self, decisions: int, seconds: float) -> None:
         """A batch with so many decisions took that long, from being read to being committed.
@@ -77,9 +77,9 @@ class Watch:
             self._decisions -= self._batches.popleft()[1]
 
     def look(self, core: Core, position: str, snapshots: int) -> None:
-        """Look, if it is time to. So many snapshots were saved until now."""
+        """Look, if it is time to, or what stands has changed; `snapshots` were saved until now."""
         now = monotonic()
-        if now < self._next:
+        if now < self._next and core.guard.revision == self._shown[1]:
             return
         self._next = now + LOOK_S
         events = core.counts["events"]

@@ -9,7 +9,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Metric = Literal["log_loss", "brier", "auc", "accuracy", "f1"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -70,6 +69,9 @@ class Gate:
 
 def metrics(p: NDArray[np.float64], won: NDArray[np.bool_]) -> dict[str, float]:
     """All of `METRICS` that are defined for these probabilities and labels, of shape (closes,)."""
+    # Not at the top: it takes longer to load than all else that a command needs.
+    from scipy.stats import rankdata
+
     if not len(won):
         return {}
     called = p >= 0.5

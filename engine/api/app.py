@@ -38,7 +38,7 @@ from engine.api.forms import (
 )
 from engine.api.mailbox import Mailbox, MailboxFull
 from engine.bootstrap import keys_of
-from engine.commands import COMMANDS
+from engine.commands import OPERATORS
 from engine.config import Config, ConfigError
 from engine.sending import CommandError, control_key_of, send, signed
 from engine.view import read_view
@@ -50,8 +50,6 @@ SCORE_S = 2.0
 """How long a score may take, most of it waiting for the worker."""
 CHANGES = 1_000
 """How many of the newest model changes are looked through."""
-OPERATORS = {name: command for name, command in COMMANDS.items() if name != "measure"}
-"""The commands that people give: all but the one that workers send."""
 
 Named = Annotated[str, Path(max_length=MAX_NAME)]
 

@@ -18,13 +18,11 @@ import typer
 
 from engine.bootstrap import keys_of
 from engine.cli.options import AddressOption, ConfigOption, JsonOption, note, print_json, settings
-from engine.commands import COMMANDS, Command, Kind
+from engine.commands import OPERATORS, Command, Kind
 from engine.sending import CommandError, control_key_of, send, signed
 from engine.view import NoView, read_view
 from streams import START, Connection, Keys, RedisTransport, StreamError, connect, order
 
-OPERATORS = {name: command for name, command in COMMANDS.items() if name != "measure"}
-"""The commands that people give: all but the one that workers send."""
 IN_VIEW_OF = frozenset({"approve", "arm", "install", "mode", "reject", "rollback"})
 """Commands that depend on what stands: they carry the revision that was seen."""
 ANSWER_S = 3.0

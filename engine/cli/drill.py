@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 from types import FrameType
 from typing import Annotated
 
@@ -126,13 +127,14 @@ def _shown(value: str | int | float | None) -> str:
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """SIGTERM is as good as Ctrl-C: what the drill has started is ended first."""
+    """Asked to end, it raises, so that what the drill has started is ended first."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (SIGINT, SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,6 +7,7 @@ from threading import Thread
 
 import pytest
 import structlog
+from msgspec.structs import replace
 from pydantic import SecretStr
 
 from engine import watch
@@ -17,9 +18,10 @@ from engine.config import Config
 from engine.sending import signed
 from engine.view import read_view, view, write_view
 from engine.worker import Worker
-from streams import Connection, connect, decode
+from streams import Connection, connect, decode, encode
 from tests.engine.conftest import Command
 from tests.engine.histories import history
+from tests.engine.test_models_log import BACK, FIRST, SECOND, A
 from tests.engine.test_worker import Shard
 
 KEY = "a control key of a fair length"
@@ -148,6 +150,19 @@ def test_every_decision_names_its_model(closeloop: Command, day: Shard):
             assert ran.json["decision"]["signal_id"] == decision.signal_id
 
 
+def test_what_a_person_typed_is_shown_as_it_is_and_does_nothing(closeloop: Command):
+    typed = "see [/] and [red]this[/red] \x1b[31m"
+    with connect("memory://typed") as connection:
+        for each in (*FIRST, *SECOND, replace(BACK, reason=typed, by=typed)):
+            connection.redis.xadd(keys_of(Config()).models, {"e": encode(each)})
+    for words in (("list",), ("show", A)):
+        ran = closeloop("models", *words, "--address", "memory://typed")
+        assert ran.status == 0, ran.err
+        assert "\x1b" not in ran.out
+    assert "see [/]" in ran.out
+    assert "[red]" in ran.out
+
+
 def test_two_models_that_met_are_compared_on_the_same_closes(closeloop: Command, day: Shard):
     found = models(closeloop, "compare", "refit-60", "refit-120")
     other = models(closeloop, "compare", "refit-120", "refit-60")
@@ -250,6 +265,7 @@ def test_who_is_champion_is_changed_by_the_same_commands_as_control_has(
     assert "obeyed: back to refit-60 by ann: bad day" in told
     assert standing() == {"champion": "refit-60"}
     assert "obeyed" in tell("promote", "refit-120")
+    assert standing() == {"champion": "refit-120"}
     assert "obeyed" in tell("pin", "refit-60")
     assert standing() == {"champion": "refit-60", "pinned": "refit-60"}
     assert "obeyed" in tell("unpin")

@@ -25,7 +25,10 @@ from tests.engine.histories import close, signal
 PASSWORD = "hush/p@ss#wor?d:1"
 CONTROL = "hush-control-key-of-the-operator"
 SNAPSHOT = "hush-snapshot-key-of-the-store"
-SECRETS = [PASSWORD, quote(PASSWORD, safe=""), CONTROL, SNAPSHOT]
+TOKEN = "hush-token-of-the-api"
+WEBHOOK = "http://127.0.0.1:9/hush-webhook"
+MAIL = "hush-password-of-the-mail"
+SECRETS = [PASSWORD, quote(PASSWORD, safe=""), CONTROL, SNAPSHOT, TOKEN, WEBHOOK, MAIL]
 SETTINGS = f"""
 control_key = "{CONTROL}"
 [stream]
@@ -35,6 +38,20 @@ key = "{SNAPSHOT}"
 directory = "snaps"
 [http]
 port = 0
+token = "{TOKEN}"
+[notify]
+timeout_s = 0.2
+attempts = 1
+[notify.webhook]
+url = "{WEBHOOK}"
+least = "info"
+[notify.email]
+host = "127.0.0.1"
+port = 9
+user = "ann"
+password = "{MAIL}"
+recipients = ["ann@example.org"]
+least = "info"
 [log]
 level = "debug"
 [core.refit]
@@ -81,6 +98,9 @@ COMMANDS: dict[str, list[tuple[str, ...]]] = {
     "status": [(), ("--json",)],
     "record": [("out.jsonl",), ("dead.jsonl", "--stream", "dead")],
     "doctor": [(), ("--json",)],
+    "rollout": [(), ("--json",)],
+    "notify": [(), ("--json",)],
+    "control": [("halt", "--reason", "x", "--no-wait"), ("refit", "--reason", "x", "--no-wait")],
     "snapshots": [
         ("list",), ("list", "--json"), ("show", "state"), ("verify",), ("restore", "state"),
     ],
