@@ -91,12 +91,11 @@ def faults(found: Mapping[str, Found]) -> list[str]:
         for name, each in found.items()
         if not each.replays
     ]
-    for name in (WRONG, FRO):
-        if name in found and not news(found[name], found[USUAL]):
-            broken.append(f"{name}: nobody noticed")
-    if STUCK in found and not any(
-        a.what == "late_labels" for a in news(found[STUCK], found[USUAL])
-    ):
+    noticed = {name: {a.what for a in news(each, found[USUAL])} for name, each in found.items()}
+    broken += [
+        f"{name}: nobody noticed" for name in (WRONG, FRO) if name in found and not noticed[name]
+    ]
+    if STUCK in found and "late_labels" not in noticed[STUCK]:
         broken.append(f"{STUCK}: `late_labels` didn't fire")
     return broken
 
@@ -201,8 +200,8 @@ def show(
         "who answered, and when", ["trouble", "answer", "state", "closes", "signals"], rows
     )
     results.note(
-        f"since the trouble began, which lasts {trouble:,} signals; *: on the undisturbed day, too;"
-        " of the drift of single experts, only the first"
+        f"since the trouble began, which lasts {trouble:,} signals\n*: on the undisturbed day, too;"
+        " of alarms over single experts only the first is here"
     )
     rows = []
     for name, each in found.items():
@@ -231,7 +230,7 @@ def show(
         runs = each.runs
         order = ("on", "operator", "never", "perfect")
         operator = runs["operator"]
-        commands = [f"{c} (refused)" if c in operator.refused else c for c in operator.commands]
+        commands = [f"{c} !" if c in operator.refused else c for c in operator.commands]
         rows.append(
             [name, *(f"{runs[run].after_pct:+.2f}" for run in order), ", ".join(commands) or None]
         )
@@ -240,6 +239,8 @@ def show(
         ["trouble", "safety on", "operator", "never", "perfect", "commands"],
         rows,
     )
+    results.note("never: as if no trigger did more than warn; perfect: halted just for the trouble")
+    results.note("!: the command was refused")
     poisons = [name for name in found if name.startswith("feature ")]
     if poisons:
         worst = min(poisons, key=lambda name: found[name].runs["never"].trouble_pct)

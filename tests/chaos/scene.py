@@ -27,6 +27,9 @@ LEASE_S = 0.5
 EVERY = 40
 """Entries between snapshots."""
 SETTINGS = f"""
+# Workers sign what they measure: here any decision is late, so that there is something to sign.
+control_key = "the control key of the chaos"
+
 [worker]
 batch = 16
 lease_ms = {int(LEASE_S * 1000)}
@@ -39,6 +42,20 @@ retain = 200
 
 [http]
 enabled = false
+
+[notify.webhook]
+url = "http://127.0.0.1:9/nobody"
+
+[core.rollout]
+mode = "canary"
+stages = [50.0, 90.0]
+min_days = 0.0
+promotion = "automatic"
+
+[core.safety.triggers.latency]
+threshold = 1.0
+window = 20
+cool_down_minutes = 30.0
 
 [core.experts.base_rate]
 kind = "base_rate"

@@ -210,13 +210,18 @@ def test_without_a_refit_each_says_so(closeloop: Command, address: str):
     assert closeloop("models", "list", "--snapshots", "--address", address).status == 0
 
 
-def test_without_a_worker_the_list_still_has_the_aliases_of_the_stream(
-    closeloop: Command, day: Shard
+@pytest.mark.parametrize(
+    "shown", [None, {"models": {"champion": "refit-60", "previous": "refit-120", "kept": []}}]
+)
+def test_without_a_view_or_with_an_old_one_the_list_has_the_aliases_of_the_stream(
+    closeloop: Command, day: Shard, shown: dict[str, object] | None
 ):
-    view = day.redis.get(day.keys.view)
+    now = read_view(day.connection, day.keys)
     day.redis.delete(day.keys.view)
+    if shown is not None:
+        write_view(day.connection, day.keys, shown)
     found = models(closeloop, "list")
-    day.redis.set(day.keys.view, view)
+    write_view(day.connection, day.keys, now)
     assert (found["previous"], found["kept"]) == (None, None)
     assert found["models"][1]["aliases"] == ["champion"]
 
