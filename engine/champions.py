@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from engine.core_config import CoreConfig
 from engine.finding import Finding
-from engine.safety.registry import Change, Registry, RegistryError, change, facts_of
+from engine.safety.registry import Change, Kept, Registry, RegistryError, change, facts_of
 from engine.safety.timetable import Timetable
 from learners import (
     Booster,
@@ -191,18 +191,18 @@ class Champions:
 
     def roll_back(self, model: str | None, by: str, reason: str, ts: datetime) -> ModelChange:
         """Go back to a kept model, or to the champion before. Raises `RegistryError`."""
-        kept = self.registry.previous if model is None else self.registry[model]
+        kept = self.registry.previous if model is None else self._let_in(model)
         if kept.id == self.id:
             raise RegistryError(f"{kept.id} is champion already; nothing was changed")
         parent = self._put_in(kept.id, back=True)
-        return self._changed("rolled_back", kept.id, by, reason, ts, parent)
+        return self._changed("rolled_back", kept.id, by, reason, ts, parent, not kept.accepted)
 
     def pin(self, model: str, by: str, reason: str, ts: datetime) -> ModelChange:
         """Make a kept model champion, and keep it. Raises `RegistryError`."""
-        self.registry[model]
+        kept = self._let_in(model)
         parent = self._put_in(model) if model != self.id else model
         self.registry.pinned = True
-        return self._changed("pinned", model, by, reason, ts, parent)
+        return self._changed("pinned", model, by, reason, ts, parent, not kept.accepted)
 
     def unpin(self, by: str, reason: str, ts: datetime) -> ModelChange:
         """Let refits replace the champion again. Raises `RegistryError` when it isn't pinned."""
@@ -211,6 +211,16 @@ class Champions:
             raise RegistryError("no model is pinned; nothing was changed")
         self.registry.pinned = False
         return self._changed("unpinned", champion, by, reason, ts, champion)
+
+    def _let_in(self, model: str) -> Kept:
+        """A kept model that the gate let in, or a person by force. Raises `RegistryError`."""
+        kept = self.registry[model]
+        if not kept.accepted and not self.registry.was_champion(model):
+            raise RegistryError(
+                f"the gate refused {model}, and it never was champion; `install` it with `force` to"
+                " have it all the same"
+            )
+        return kept
 
     def _changed(
         self,

@@ -73,11 +73,11 @@ def add_to(app: typer.Typer) -> None:
         " among the events, so a replay does the same.",
     )
     for name, command in OPERATORS.items():
-        group.command(name)(_subcommand(name, command))
+        group.command(name)(subcommand(name, command))
     app.add_typer(group, name="control")
 
 
-def _subcommand(name: str, command: Command) -> Callable[..., None]:
+def subcommand(name: str, command: Command) -> Callable[..., None]:
     """A function of the command's own arguments and the options that all share."""
     own = list(_own(command))
     shared: list[tuple[str, Any, Any]] = [("by", ByOption, None)]

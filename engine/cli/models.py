@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from engine.bootstrap import keys_of
-from engine.cli.control import _subcommand
+from engine.cli.control import subcommand
 from engine.cli.options import (
     AddressOption,
     ConfigOption,
@@ -69,7 +69,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("compare")(compare)
     group.command("card")(card)
     for name, command in COMMAND_OF.items():
-        group.command(name)(_subcommand(command, COMMANDS[command]))
+        group.command(name)(subcommand(command, COMMANDS[command]))
     app.add_typer(group, name="models")
 
 

@@ -41,6 +41,7 @@ class Recordable(StrEnum):
     DECISIONS = "decisions"
     OUTCOMES = "outcomes"
     ALERTS = "alerts"
+    MODELS = "models"
     DEAD = "dead"
 
 

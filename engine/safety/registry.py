@@ -92,10 +92,9 @@ class Registry:
         After going `back`, the champion before is the one from before that.
         """
         before = self.champion
-        if back:
-            while self._past and self._past[-1] != model:
-                self._past.pop()
-            self._past = self._past[:-1]
+        if back and model in self._past:
+            while self._past.pop() != model:
+                pass
         elif before is not None and before != model:
             self._past.append(before)
         self.champion = model
@@ -103,6 +102,10 @@ class Registry:
             self.challenger = None
         self._forget()
         return before
+
+    def was_champion(self, model: str) -> bool:
+        """Whether it is champion, or was before, as far as is remembered."""
+        return model == self.champion or model in self._past
 
     def lose(self) -> str | None:
         """There is no champion any more; returns the one until now."""

@@ -242,6 +242,18 @@ def test_rolled_back_the_very_next_decision_is_the_old_champions():
     assert booster == before
 
 
+def test_going_back_to_a_named_model_forgets_no_champion_but_those_after_it():
+    core = trained(signals=320)
+    kept = core.figures()["models"]["kept"]
+    assert core.model.champion == kept[-1]
+    tell(core, "rollback", model=kept[1])
+    assert core.figures()["models"]["previous"] == kept[0]
+    tell(core, "rollback", model=kept[2])  # not one of those before any more
+    assert core.figures()["models"]["previous"] == kept[1]
+    tell(core, "rollback")
+    assert core.model.champion == kept[1]
+
+
 def test_a_refit_under_way_is_judged_against_the_champion_of_its_launch_whatever_comes():
     stream = entries(*history(260))
     core = new_core(REFITS)
@@ -281,6 +293,8 @@ def test_what_the_gate_refused_is_installed_only_by_force_and_says_so_for_ever()
     core = trained(strict)
     assert core.model.champion is None
     assert "the gate refused refit-60; give `force`" in refused(core, "install", model="refit-60")
+    for command in ("pin", "rollback"):
+        assert "the gate refused refit-60, and it never" in refused(core, command, model="refit-60")
     _, change = tell(core, "install", model="refit-60", force=True)
     assert change.forced
     tell(core, "refit", force=True)
