@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from engine.champions import CHAMPION
 from engine.models_log import History
@@ -95,6 +94,9 @@ def judged(history: History, model: str) -> Judged | None:
 
 def share_interval(share: float, closes: int) -> tuple[float, float]:
     """Wilson's interval (1927) around a share of so many closes."""
+    # Not at the top: every command would wait for it.
+    from scipy.stats import binomtest
+
     found = binomtest(round(share * closes), closes).proportion_ci(LEVEL, "wilson")
     return float(found.low), float(found.high)
 

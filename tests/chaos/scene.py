@@ -43,9 +43,6 @@ retain = 200
 [http]
 enabled = false
 
-[notify.webhook]
-url = "http://127.0.0.1:9/nobody"
-
 [core.rollout]
 mode = "canary"
 stages = [50.0, 90.0]

@@ -4,6 +4,8 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from time import monotonic, sleep
@@ -49,13 +51,15 @@ kind = "logistic"
 
 
 @pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where drills make their folders; what is there afterwards was left behind."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    monkeypatch.setenv("TMPDIR", str(folder))
-    return folder
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where drills make their folders; what is there afterwards was left behind.
+
+    Not in the test's own folder: the path of a server's socket must be short.
+    """
+    with tempfile.TemporaryDirectory(prefix="drills-") as folder:
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
 
 
 @pytest.fixture

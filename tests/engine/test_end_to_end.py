@@ -1,6 +1,5 @@
 """The real processes on a real server: a worker killed again and again ends where replay does."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ lease_ms = 300
 
 [snapshots]
 directory = "snapshots"
-every = 400
+every = 250
 
 [http]
 enabled = false
@@ -44,12 +43,11 @@ kind = "logistic"
 DEADLINE_S = 60
 
 
-def closeloop(folder: Path, *arguments: str) -> str:
+def in_a_process(folder: Path, *arguments: str) -> None:
     done = subprocess.run(
         [*CLOSELOOP, *arguments], cwd=folder, capture_output=True, text=True, timeout=DEADLINE_S
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture
@@ -59,16 +57,16 @@ def server(redis_server: str) -> Iterator[str]:
     yield redis_server
 
 
-def test_a_worker_killed_five_times_publishes_what_a_replay_decides(tmp_path, server):
-    events = history(600)
+def test_a_worker_killed_five_times_publishes_what_a_replay_decides(tmp_path, server, closeloop):
+    events = history(400)
     tape = tmp_path / "tape.jsonl"
     tape.write_bytes(b"\n".join(encode(event) for event in events) + b"\n")
     (tmp_path / "closeloop.toml").write_text(SETTINGS)
-    closeloop(tmp_path, "replay", "tape.jsonl", "--json", "replayed.json")
+    in_a_process(tmp_path, "replay", "tape.jsonl", "--json", "replayed.json")
     replayed = orjson.loads((tmp_path / "replayed.json").read_bytes())
-    assert replayed["decisions"] == 600
+    assert replayed["decisions"] == 400
 
-    closeloop(tmp_path, "publish", "tape.jsonl", "--address", server)
+    assert closeloop("publish", "tape.jsonl", "--address", server).status == 0
     with redis.Redis.from_url(server) as client:
         keys = Keys()
         for kill in range(1, 6):
@@ -84,8 +82,8 @@ def test_a_worker_killed_five_times_publishes_what_a_replay_decides(tmp_path, se
                     assert worker.poll() is None
                     sleep(0.002)
                 worker.send_signal(signal.SIGKILL)
-        closeloop(tmp_path, "run", "--until-idle", "--address", server)
-        status = json.loads(closeloop(tmp_path, "status", "--json", "--address", server))
+        in_a_process(tmp_path, "run", "--until-idle", "--address", server)
+        status = closeloop("status", "--json", "--address", server).json
         decisions = [
             decode_output(Decision, fields[b"e"]) for _, fields in client.xrange(keys.decisions)
         ]
