@@ -151,7 +151,8 @@ def measured(rate: float, seconds: float, rounds: int, seed: int, bar: Progress)
             sides[name] = Side(bench, "closeloop", keys, tape, settings)
             stack.callback(sides[name].close)
             sides[name].start()
-            sides[name].latencies(max(1, int(rate * seconds)), math.inf)
+        for side in sides.values():
+            side.latencies(max(1, int(rate * seconds)), math.inf)
         for number in range(rounds):
             for name in SIDES[:: -1 if number % 2 else 1]:
                 latencies[name].append(sides[name].latencies(max(1, int(rate * seconds)), rate))
