@@ -125,8 +125,9 @@ class Core:
         self._advance(signal.ts)
         opened = self._decide(entry.id, signal)
         self.ledger.open[signal.signal_id] = opened
-        self._tell(signal.ts, self.model.watch(opened.row))
-        self._tell(signal.ts, self.guard.decided(opened, self._time.now))
+        told = [*self.model.watch(opened.row), *self.guard.decided(opened, self._time.now)]
+        if told:
+            self._tell(signal.ts, told)
         parked = self.ledger.parked.pop(signal.signal_id, None)
         if parked is not None:
             self._learn(parked.close)
@@ -283,8 +284,8 @@ class Core:
                 update=self.model.closes,
             )
         )
-        self._tell(close.ts, findings)
-        self._tell(close.ts, noted)
+        if findings or noted:
+            self._tell(close.ts, [*findings, *noted])
 
     # Controls
 
@@ -316,7 +317,9 @@ class Core:
                 self.counts["orphan_closes"] += 1
                 message = f"no signal {overdue.close.signal_id!r} came for this close"
                 self._bury(overdue.entry_id, overdue.data, "orphan_close", message)
-        self._tell(now, self.guard.tick(now))
+        told = self.guard.tick(now)
+        if told:
+            self._tell(now, told)
 
     def _bury(self, entry_id: str, data: bytes, reason: str, message: str) -> None:
         self.counts["dead"] += 1

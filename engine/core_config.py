@@ -70,7 +70,7 @@ class RefitConfig(Section):
     floor_f1: Fraction | None = Field(None, description="least F1 of a challenger, such as 0.65")
     min_closes: Positive = Field(10, description="held-out closes below which nobody is judged")
     keep: Annotated[int, Field(ge=4)] = Field(
-        4, description="models kept in the state, to go back to"
+        6, description="models kept in the state, to go back to"
     )
     daily_at: str | None = Field(
         None, description="event time of a refit every day, UTC, such as 02:00"

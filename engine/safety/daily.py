@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from math import log
 from typing import Any
 
 from engine.finding import Finding
 from engine.safety.triggers import Trade
+
+_BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+_LAST = datetime(9999, 12, 31, tzinfo=UTC)
+_DAY = timedelta(days=1)
 
 
 @dataclass(slots=True)
@@ -27,8 +31,8 @@ class DailySummary:
 
     def __init__(self) -> None:
         self._day: str | None = None
-        # The same as a number, which is quicker to compare; not part of the state.
-        self._ordinal = 0
+        self.until = _BEGINNING
+        """When the day is over: before, there is nothing to tell, even if event time goes back."""
         self._sums = _Sums()
 
     def decided(self, taken: bool) -> None:
@@ -51,17 +55,12 @@ class DailySummary:
 
         `state` is the kill switch's.
         """
-        if now.toordinal() == self._ordinal:
+        if now < self.until:
             return None
         day = now.date().isoformat()
-        if day == self._day:
-            self._ordinal = now.toordinal()
-            return None
         before, sums = self._day, self._sums
-        if before is not None and day < before:
-            return None  # event time went back: that day was told of
         self._day, self._sums = day, _Sums()
-        self._ordinal = now.toordinal()
+        self._set_until()
         if before is None or not (sums.signals or sums.closes):
             return None
         closes = max(sums.closes, 1)
@@ -75,11 +74,17 @@ class DailySummary:
         )
         return Finding("info", "daily_summary", before, message, always=True)
 
+    def _set_until(self) -> None:
+        if self._day is not None:
+            begun = datetime.fromisoformat(self._day).replace(tzinfo=UTC)
+            self.until = begun + _DAY if begun < _LAST else datetime.max.replace(tzinfo=UTC)
+
     def state(self) -> dict[str, object]:
         """All that `restore` needs."""
         return {"day": self._day, **asdict(self._sums)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self._day, self._ordinal = state["day"], 0
+        self._day = state["day"]
+        self._set_until()
         self._sums = _Sums(**{field.name: state[field.name] for field in fields(_Sums)})

@@ -97,6 +97,9 @@ class Guard:
 
     def tick(self, now: datetime) -> list[Finding]:
         """Event time is `now`."""
+        cooled = self.switch.next
+        if (cooled is None or now < cooled) and (self._daily is None or now < self._daily.until):
+            return []
         findings = self._noted(self.switch.tick(now))
         if self._daily is not None:
             summary = self._daily.turn(now, self.switch.state_now)

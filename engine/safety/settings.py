@@ -61,6 +61,11 @@ class TriggersConfig(Section):
         10.0, 500, "HALTED",
     )  # fmt: skip
     win_rate_low: TriggerConfig = _trigger("The same, as a warning.", 5.0, 500, "ACTIVE")
+    absurd_returns: TriggerConfig = _trigger(
+        "Usual sizes of a return of its symbol that the newest closes' returns exceed, so many in a"
+        " row: who says so doesn't speak of trades.",
+        50.0, 3, "HALTED",
+    )  # fmt: skip
     latency: TriggerConfig = _trigger(
         "Milliseconds of the 99th percentile of the newest decisions' latency, as the worker"
         " measures it.",

@@ -65,8 +65,8 @@ class KillSwitch:
         self.fired = dict.fromkeys((OPERATOR, *self._watchers), 0)
         """How often each has, since the beginning."""
         self.state_now: State = "ACTIVE"
-        # When the first cool-down is over.
-        self._next: datetime | None = None
+        self.next: datetime | None = None
+        """When the first cool-down is over."""
         closed, decided = [], []
         for name, watcher in self._watchers.items():
             if hasattr(watcher, "closed"):
@@ -124,7 +124,7 @@ class KillSwitch:
 
     def tick(self, now: datetime) -> list[Finding]:
         """Event time is `now`: what has cooled down is over."""
-        if self._next is None or now < self._next:
+        if self.next is None or now < self.next:
             return []
         findings: list[Finding] = []
         for name, firing in list(self.firing.items()):
@@ -205,7 +205,7 @@ class KillSwitch:
         targets = [firing.target for firing in self.firing.values()]
         self.state_now = max(targets, key=STATES.index, default="ACTIVE")
         ends = [firing.until for firing in self.firing.values() if firing.until is not None]
-        self._next = min(ends, default=None)
+        self.next = min(ends, default=None)
 
     def _resolved(self, name: str, why: str) -> Finding:
         """As severe as what it resolves: who was told of that is told of this."""

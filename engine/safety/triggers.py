@@ -20,11 +20,13 @@ from engine.safety.equity import Equity
 from engine.safety.settings import TriggerConfig, TriggersConfig
 from streams.events import Close
 
+LEARNED = 100
+"""Closes before which nobody knows what is usual."""
 DELAYS = 200
 """Newest closes by which the usual delay goes."""
 REFERENCE = 1_000
 """Decisions before the window by which the usual range of probabilities goes."""
-CHECK_EVERY = 100
+CHECK_EVERY = 200
 """Decisions between two looks at the range of probabilities."""
 
 
@@ -40,6 +42,8 @@ class Trade(NamedTuple):
     baseline_takes: bool
     gain_pct: float
     """Percent of equity it brought, 0 when not taken."""
+    sizes: float
+    """How many usual sizes its return has, without its sign; 0 while none is known."""
 
 
 def trade(opened: OpenSignal, close: Close, baseline_takes: bool, position_pct: float) -> Trade:
@@ -59,6 +63,7 @@ def trade(opened: OpenSignal, close: Close, baseline_takes: bool, position_pct: 
         taken,
         baseline_takes,
         share * close.return_pct if taken else 0.0,
+        abs(close.return_pct) / opened.frozen.scale if opened.update >= LEARNED else 0.0,
     )
 
 
@@ -91,6 +96,39 @@ class ConsecutiveLosses:
     def restore(self, losses: int) -> None:
         """Go on from what `state` gave."""
         self._losses = losses
+
+
+class AbsurdReturns:
+    """Returns that no trade has, in a row."""
+
+    def __init__(self, config: TriggerConfig) -> None:
+        self._config = config
+        self._count = 0
+
+    def closed(self, trade: Trade) -> bool | None:
+        """A close came."""
+        if trade.sizes <= self._config.threshold:
+            self._count = 0
+            return False
+        self._count += 1
+        return self._count >= self._config.window
+
+    def says(self) -> str:
+        """The figure in words."""
+        sizes = self._config.threshold
+        return f"{self._count} closes in a row had more than {sizes:g} times the usual return"
+
+    def clear(self) -> None:
+        """Begin to count anew."""
+        self._count = 0
+
+    def state(self) -> dict[str, object]:
+        """All that `restore` needs."""
+        return {"count": self._count}
+
+    def restore(self, count: int) -> None:
+        """Go on from what `state` gave."""
+        self._count = count
 
 
 class Drawdown:
@@ -217,7 +255,7 @@ class LateLabels:
 
     def __init__(self, config: TriggerConfig) -> None:
         self._config = config
-        self._delays = np.zeros(DELAYS)
+        self._delays = [0.0] * DELAYS
         self._count = 0
         self._usual_s = 0.0
         self._last: datetime | None = None
@@ -256,7 +294,7 @@ class LateLabels:
     def state(self) -> dict[str, object]:
         """All that `restore` needs."""
         return {
-            "delays": self._delays,
+            "delays": np.array(self._delays),
             "count": self._count,
             "usual_s": self._usual_s,
             "last": None if self._last is None else to_micros(self._last),
@@ -267,7 +305,7 @@ class LateLabels:
         self, delays: Any, count: int, usual_s: float, last: int | None, signals: int
     ) -> None:
         """Go on from what `state` gave."""
-        self._delays = np.array(delays)
+        self._delays = delays.tolist()
         self._count, self._usual_s, self._signals = count, usual_s, signals
         self._last = None if last is None else from_micros(last)
 
@@ -278,7 +316,8 @@ class ProbabilityRange:
     def __init__(self, config: TriggerConfig) -> None:
         self._config = config
         self._capacity = REFERENCE + config.window
-        self._ring = np.zeros(self._capacity)
+        # A list: numpy takes longer to put in one number than the rest of this.
+        self._ring = [0.0] * self._capacity
         self._count = 0
         self._found = (0.0, 0.0, 1.0)
 
@@ -289,7 +328,7 @@ class ProbabilityRange:
         if self._count < self._capacity or self._count % CHECK_EVERY:
             return None
         at = self._count % self._capacity
-        ordered = np.concatenate((self._ring[at:], self._ring[:at]))
+        ordered = np.array(self._ring[at:] + self._ring[:at])
         low, high = np.quantile(ordered[:REFERENCE], (0.01, 0.99)).tolist()
         newest = ordered[REFERENCE:]
         share = float(((newest < low) | (newest > high)).mean())
@@ -310,11 +349,11 @@ class ProbabilityRange:
 
     def state(self) -> dict[str, object]:
         """All that `restore` needs."""
-        return {"ring": self._ring, "count": self._count}
+        return {"ring": np.array(self._ring), "count": self._count}
 
     def restore(self, ring: Any, count: int) -> None:
         """Go on from what `state` gave."""
-        self._ring = np.array(ring)
+        self._ring = ring.tolist()
         self._count = count
 
 
@@ -347,7 +386,14 @@ class Measured:
 
 
 Watcher = (
-    ConsecutiveLosses | Drawdown | Share | RepeatedDrift | LateLabels | ProbabilityRange | Measured
+    ConsecutiveLosses
+    | AbsurdReturns
+    | Drawdown
+    | Share
+    | RepeatedDrift
+    | LateLabels
+    | ProbabilityRange
+    | Measured
 )
 
 
@@ -357,6 +403,7 @@ def watchers(
     """Those that are enabled, by the names of their settings; `shares` as `share_monitors` says."""
     made: dict[str, Watcher] = {
         "consecutive_losses": ConsecutiveLosses(config.consecutive_losses),
+        "absurd_returns": AbsurdReturns(config.absurd_returns),
         "drawdown": Drawdown(config.drawdown),
         "latency": Measured(config.latency, "a decision takes {:,.0f} ms, one time in a hundred"),
         "late_labels": LateLabels(config.late_labels),

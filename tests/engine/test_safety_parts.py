@@ -30,7 +30,7 @@ def switch(**triggers: dict[str, object]) -> KillSwitch:
 
 
 def lost(minutes: float, won: bool = False) -> Trade:
-    return Trade(at(minutes), 60.0, 0.5, won, True, True, 0.0)
+    return Trade(at(minutes), 60.0, 0.5, won, True, True, 0.0, 1.0)
 
 
 # The switch
@@ -265,7 +265,7 @@ def test_the_daily_summary_says_what_came_of_the_day():
     assert day.turn(at(0), "ACTIVE") is None
     day.decided(True)
     day.decided(False)
-    day.closed(Trade(at(1), 60.0, 0.5, True, True, True, 0.25))
+    day.closed(Trade(at(1), 60.0, 0.5, True, True, True, 0.25, 1.0))
     assert day.turn(at(60), "ACTIVE") is None
     told = day.turn(at(24 * 60), "ACTIVE")
     assert told is not None

@@ -33,8 +33,9 @@ def traded(
     gain_pct: float = 0.0,
     minutes: float = 0.0,
     delay_s: float = 600.0,
+    sizes: float = 1.0,
 ) -> Trade:
-    return Trade(at(minutes), delay_s, p, won, taken, baseline_takes, gain_pct)
+    return Trade(at(minutes), delay_s, p, won, taken, baseline_takes, gain_pct, sizes)
 
 
 Feed = Callable[[Any], bool | None]
@@ -138,6 +139,10 @@ def value(measured: float) -> Feed:
         ("probability_range", ranged(160), ranged(161)),
         ("repeated_drift", alarms(1, 500, 1_001), alarms(1, 500, 1_000)),
         ("snapshot_age", value(60.0), value(60.1)),
+        ("absurd_returns", closes((9, traded(True, sizes=50.0))),
+         closes((3, traded(False, sizes=50.1)))),
+        ("absurd_returns", closes((2, traded(True, sizes=99.0)), (1, traded(True))),
+         closes((3, traded(True, sizes=99.0)))),
         # 7.5 points are 3 standard errors of 400 at a half.
         ("calibration", closes((270, traded(True)), (130, traded(False))),
          closes((271, traded(True)), (129, traded(False)))),
@@ -195,7 +200,7 @@ def stuck() -> list[Entry]:
 
 
 def many() -> list[Entry]:
-    return entries(*history(REFERENCE + 120))
+    return entries(*history(REFERENCE + 260))
 
 
 def clocked(name: str, *values: float) -> Callable[[], list[Entry]]:
@@ -223,6 +228,7 @@ CASES = (
     Case("probability_range", {"threshold": 0.0, "window": 50}, many),
     Case("repeated_drift", {"threshold": 1}, lambda: entries(*flips()),
          {"drift": DriftConfig(delta=0.1)}),
+    Case("absurd_returns", {"threshold": 1.2, "window": 2}, long),
     Case("snapshot_age", {}, clocked("snapshot_age", 60.0, 61.0)),
     Case("calibration", {"threshold": -50.0, "window": 30}, long),
 )  # fmt: skip
