@@ -208,7 +208,7 @@ def test_the_bench_runs_a_day_of_a_tape_and_a_webhook_that_never_answers(tmp_pat
     done, figures = ran(
         tmp_path,
         *("--tape", tape, "--only", "closes stuck", "--healthy", "320"),
-        *("--trouble", "150", "--after", "20", "--rounds", "1", "--seconds", "0.5"),
+        *("--trouble", "150", "--after", "20", "--rounds", "1", "--seconds", "0.3"),
     )
     assert done.returncode == (1 if figures["broken"] else 0), done.stdout + done.stderr
     assert list(figures["days"]) == [bench.USUAL, bench.STUCK]
