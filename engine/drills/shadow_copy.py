@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from pydantic import SecretStr
@@ -17,7 +18,7 @@ from pydantic import SecretStr
 from engine.bootstrap import keys_of, new_core, snapshot_key_of, store_of
 from engine.config import Config, HttpConfig, LogConfig, NotifyConfig, SnapshotConfig
 from engine.core import Core
-from engine.drills.processes import DrillError, Worker, wait_until
+from engine.drills.processes import POLL_S, DrillError, Worker, wait_until
 from engine.drills.source import Source
 from engine.fitting import InlineFitter
 from engine.sending import control_key_of, send, signed
@@ -31,6 +32,7 @@ BY = "drill"
 REASON = "a drill on a shadow copy"
 SNAPSHOTS = 8
 """How many snapshots a worker takes while it works through the whole input."""
+_REMOVALS = 100
 _KEPT = 50
 _BATCH = 500
 
@@ -238,7 +240,16 @@ def shadow_copy(
         if keep:
             progress(f"everything of the copy is in {folder}")
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove the folder, though a server that is ending may still write its last in it."""
+    for _ in range(_REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            break
+        sleep(POLL_S)
 
 
 def copied(config: Config, folder: Path, events: int) -> Config:

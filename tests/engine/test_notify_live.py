@@ -27,13 +27,15 @@ from tests.security.roles import loaded
 
 NOTIFIER = """
 import sys
-from engine.config import NotifyConfig, WebhookConfig
+from engine.config import LogConfig, NotifyConfig, WebhookConfig
+from engine.logs import configure_logs
 from engine.metrics import Metrics
 from engine.notify import notifying
 from streams import Keys
 
 url, address = sys.argv[1:]
 settings = NotifyConfig(webhook=WebhookConfig(url=url))
+configure_logs(LogConfig())
 with notifying(settings, address, Keys(), Metrics(), lambda: True):
     print("ready", flush=True)
     sys.stdin.read()
