@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lock clean
+.PHONY: demo test types kernels lock clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -14,9 +14,16 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory -j 2 types kernels
 	$(BIN)/pytest -n 3
+
+types:
+	$(BIN)/mypy
+
+# Compiled once: else each of the tests' processes would begin with that.
+kernels:
+	@$(BIN)/python -c "from learners import warm_up; warm_up()"
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) tools/environment.py
