@@ -18,11 +18,11 @@ test: $(READY)
 	@$(MAKE) --no-print-directory -j 2 types kernels
 	$(BIN)/pytest -n 3
 
-types:
+types: $(READY)
 	$(BIN)/mypy
 
 # Compiled once: else each of the tests' processes would begin with that.
-kernels:
+kernels: $(READY)
 	@$(BIN)/python -c "from learners import warm_up; warm_up()"
 
 $(READY): requirements.lock pyproject.toml
