@@ -58,13 +58,13 @@ def server(redis_server: str) -> Iterator[str]:
 
 
 def test_a_worker_killed_five_times_publishes_what_a_replay_decides(tmp_path, server, closeloop):
-    events = history(400)
+    events = history(300)
     tape = tmp_path / "tape.jsonl"
     tape.write_bytes(b"\n".join(encode(event) for event in events) + b"\n")
     (tmp_path / "closeloop.toml").write_text(SETTINGS)
     in_a_process(tmp_path, "replay", "tape.jsonl", "--json", "replayed.json")
     replayed = orjson.loads((tmp_path / "replayed.json").read_bytes())
-    assert replayed["decisions"] == 400
+    assert replayed["decisions"] == 300
 
     assert closeloop("publish", "tape.jsonl", "--address", server).status == 0
     with redis.Redis.from_url(server) as client:

@@ -49,7 +49,7 @@ def write(path: Path, events: list[object]) -> Path:
 
 @pytest.fixture(scope="module")
 def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("tape") / "t.jsonl", history(2_000))
+    return write(tmp_path_factory.mktemp("tape") / "t.jsonl", history(1_600))
 
 
 @pytest.fixture(scope="module")
