@@ -87,6 +87,8 @@ class Core:
         self.trades = OpenTrades()
         self._time = EventTime()
         self._controls = Controls(control_key)
+        # Of their own, so that many of them never make a person's command too old to be obeyed.
+        self._measurements = Controls(control_key)
         self.settings = LiveSettings(config)
         self.guard = Guard(config)
         self.book = AlertBook(config.alerts)
@@ -292,7 +294,8 @@ class Core:
     def _control(self, entry: Entry, control: Control) -> None:
         self.counts["controls"] += 1
         try:
-            refusal = self._controls.refusal(control)
+            measured = control.command == "measure"
+            refusal = (self._measurements if measured else self._controls).refusal(control)
             if refusal is not None:
                 raise Refused(refusal)
             told = self._operations.obey(control, self._time.now)
@@ -362,6 +365,7 @@ class Core:
             "decisions_digest": self.decisions_digest,
             "time": self._time.state(),
             "controls": self._controls.state(),
+            "measurements": self._measurements.state(),
             "settings": self.settings.state(),
             "guard": self.guard.state(),
             "book": self.book.state(),
@@ -375,6 +379,7 @@ class Core:
         self.decisions_digest = state["decisions_digest"]
         self._time.restore(state["time"])
         self._controls.restore(**state["controls"])
+        self._measurements.restore(**state["measurements"])
         self.settings.restore(state["settings"])
         self.guard.restore(state["guard"])
         self.book.restore(state["book"])

@@ -47,11 +47,8 @@ class LiveSettings:
     def with_change(self, setting: str, value: float) -> PolicyConfig:
         """The policy with a setting changed. Raises `SettingError` when it can't be."""
         self.value(setting)
-        name = setting.removeprefix(PREFIX)
-        whole = PolicyConfig.model_fields[name].annotation is int
-        number = int(value) if whole and value == int(value) else value
         try:
-            return PolicyConfig.model_validate({**self.policy.model_dump(), name: number})
+            return _changed(self.policy, {setting: value})
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise SettingError(f"{setting} can't be {value:g}: {first['msg']}") from None
@@ -82,11 +79,20 @@ class LiveSettings:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self.policy, self._changed = self._config.policy, {}
-        for setting, value in state.items():
-            self.policy = self.with_change(setting, value)
-            self._changed[setting] = value
+        # All at once: on the way from one to the other they needn't go together.
+        self._changed = dict(state)
+        self.policy = _changed(self._config.policy, self._changed)
         self._take_digest()
+
+
+def _changed(policy: PolicyConfig, changes: Mapping[str, float]) -> PolicyConfig:
+    """A policy with settings changed. Raises `ValidationError`."""
+    numbers: dict[str, float] = {}
+    for setting, value in changes.items():
+        name = setting.removeprefix(PREFIX)
+        whole = PolicyConfig.model_fields[name].annotation is int
+        numbers[name] = int(value) if whole and value == int(value) else value
+    return PolicyConfig.model_validate({**policy.model_dump(), **numbers})
 
 
 def changeable() -> list[str]:

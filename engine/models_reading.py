@@ -6,6 +6,7 @@ Nothing is written. What a stream has trimmed is gone; functions say how far the
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from engine.models_log import History, ModelRecord, Reign, UnknownModel, reconstruct
@@ -64,9 +65,7 @@ def newest_first(
     """The records of an output stream, newest first, read page by page as they are asked for."""
     end = "+"
     while True:
-        page: Any = connection.retrying(
-            lambda end=end: connection.redis.xrevrange(key, end, "-", _PAGE)  # type: ignore[misc]
-        )
+        page: Any = connection.retrying(partial(connection.redis.xrevrange, key, end, "-", _PAGE))
         for entry_id, fields in page:
             yield _decoded(model, key, entry_id.decode(), fields.get(b"e", b""))
         progress(len(page))

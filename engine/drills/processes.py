@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -23,6 +23,24 @@ _LAST_WORDS = 5
 
 class DrillError(Exception):
     """A drill that can't be held, or broke off; the message says why and what to do."""
+
+
+@contextmanager
+def heard_later() -> Iterator[None]:
+    """Who asks to end is heard after the block: what is started in it is known by then.
+
+    For the main thread. Raises `KeyboardInterrupt` on the way out when somebody asked.
+    """
+    asked: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        raise KeyboardInterrupt
 
 
 class Worker:

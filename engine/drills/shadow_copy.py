@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -18,7 +19,7 @@ from pydantic import SecretStr
 from engine.bootstrap import keys_of, new_core, snapshot_key_of, store_of
 from engine.config import Config, HttpConfig, LogConfig, NotifyConfig, SnapshotConfig
 from engine.core import Core
-from engine.drills.processes import POLL_S, DrillError, Worker, wait_until
+from engine.drills.processes import POLL_S, DrillError, Worker, heard_later, wait_until
 from engine.drills.source import Source
 from engine.fitting import InlineFitter
 from engine.sending import control_key_of, send, signed
@@ -91,8 +92,10 @@ class ShadowCopy:
         """Start a worker, a standby when the options say so."""
         base = () if self._base is None else ("--start-from", str(self._base))
         log = self.folder / f"worker-{len(self.workers) + 1}.log"
-        worker = Worker(self.config, self.folder, log, [*base, *options])
-        self.workers.append(worker)
+        # One that isn't known would live on, and make folder and server anew.
+        with heard_later():
+            worker = Worker(self.config, self.folder, log, [*base, *options])
+            self.workers.append(worker)
         return worker
 
     def wait(
@@ -145,11 +148,7 @@ class ShadowCopy:
         while True:
             self.publish_to_signal(worker)
             entry = self.publish(self.published + 1)
-            self.wait(
-                lambda entry=entry: self.is_committed(entry),  # type: ignore[misc]
-                f"signal {entry} is decided",
-                worker,
-            )
+            self.wait(partial(self.is_committed, entry), f"signal {entry} is decided", worker)
             found = self.read(self.keys.decisions, entry, entry)
             if found:
                 return decode_output(Decision, found[0][1])

@@ -83,9 +83,12 @@ class Courier:
             self._stop.wait(POLL_S)
 
     def tell(self) -> None:
-        """Tell all that waits, while leading. Raises `StreamError`."""
+        """Tell what waits, while leading; of the log's, a page. Raises `StreamError`.
+
+        What comes meanwhile is told the next time: however many come, decisions have their time.
+        """
         mark = self.place()
-        while self._active() and (backlog := gather(self._stream, mark, self.receiver)):
+        if self._active() and (backlog := gather(self._stream, mark, self.receiver)):
             summed = backlog.summed
             for mark, alert in backlog.told:
                 message = Message(self._source, mark.entry_id, alert, self._untold + summed)
@@ -97,11 +100,12 @@ class Courier:
                 else:
                     self._untold += summed + Counter([alert.code])
                 summed = Counter()
-                self._move(mark)
+                # The log is told of everything, so a page of it may as well be told again.
+                if self.receiver.most is not None:
+                    self._move(mark)
             self._report(summed)
             self._untold += summed
-            mark = backlog.end
-            self._move(mark)
+            self._move(backlog.end)
 
     def place(self) -> Mark:
         """The mark; of a receiver that never had one, at the end of the stream.

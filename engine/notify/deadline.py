@@ -22,8 +22,8 @@ class Deadline:
         self._lock = Lock()
         self._passed = False
         self._guards: list[socket.socket] = []
-        self._timer = Timer(seconds, self._cut)
-        self._timer.daemon = True
+        # A thread, so only once there is a connection to be cut.
+        self._timer: Timer | None = None
 
     @property
     def passed(self) -> bool:
@@ -53,6 +53,10 @@ class Deadline:
             self._guards.append(guard)
             if self._passed:
                 _shut(guard)
+            elif self._timer is None:
+                self._timer = Timer(max(self._ends - monotonic(), 0.0), self._cut)
+                self._timer.daemon = True
+                self._timer.start()
 
     def _cut(self) -> None:
         with self._lock:
@@ -61,7 +65,6 @@ class Deadline:
                 _shut(guard)
 
     def __enter__(self) -> Self:
-        self._timer.start()
         return self
 
     def __exit__(
@@ -70,8 +73,9 @@ class Deadline:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
         with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
             for guard in self._guards:
                 guard.close()
             self._guards.clear()

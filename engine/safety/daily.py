@@ -31,8 +31,9 @@ class DailySummary:
 
     def __init__(self) -> None:
         self._day: str | None = None
-        self.until = _BEGINNING
-        """When the day is over: before, there is nothing to tell, even if event time goes back."""
+        self.since = self.until = _BEGINNING
+        """When the day is over; and from when on there is nothing to tell until then, even if event
+        time goes back. (When it goes back further, a wrong clock was found out.)"""
         self._sums = _Sums()
 
     def decided(self, taken: bool) -> None:
@@ -55,14 +56,15 @@ class DailySummary:
 
         `state` is the kill switch's.
         """
-        if now < self.until:
+        if self.since <= now < self.until:
             return None
-        day = now.date().isoformat()
         before, sums = self._day, self._sums
-        self._day, self._sums = day, _Sums()
-        self._set_until()
-        if before is None or not (sums.signals or sums.closes):
+        over = now >= self.until
+        self._day = now.date().isoformat()
+        self._set_span()
+        if before is None or not over or not (sums.signals or sums.closes):
             return None
+        self._sums = _Sums()
         closes = max(sums.closes, 1)
         taken = "no taken trade closed"
         if sums.taken_closes:
@@ -74,9 +76,10 @@ class DailySummary:
         )
         return Finding("info", "daily_summary", before, message, always=True)
 
-    def _set_until(self) -> None:
+    def _set_span(self) -> None:
         if self._day is not None:
             begun = datetime.fromisoformat(self._day).replace(tzinfo=UTC)
+            self.since = begun - _DAY if begun > _BEGINNING else begun
             self.until = begun + _DAY if begun < _LAST else datetime.max.replace(tzinfo=UTC)
 
     def state(self) -> dict[str, object]:
@@ -86,5 +89,5 @@ class DailySummary:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
         self._day = state["day"]
-        self._set_until()
+        self._set_span()
         self._sums = _Sums(**{field.name: state[field.name] for field in fields(_Sums)})

@@ -97,8 +97,8 @@ class Guard:
 
     def tick(self, now: datetime) -> list[Finding]:
         """Event time is `now`."""
-        cooled = self.switch.next
-        if (cooled is None or now < cooled) and (self._daily is None or now < self._daily.until):
+        cooled, daily = self.switch.next, self._daily
+        if (cooled is None or now < cooled) and (daily is None or daily.since <= now < daily.until):
             return []
         findings = self._noted(self.switch.tick(now))
         if self._daily is not None:

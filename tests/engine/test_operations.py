@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from engine.commands import COMMANDS
-from engine.controls import sign
+from engine.controls import REMEMBERED, sign
 from engine.core import Core
 from engine.core_config import CoreConfig, PolicyConfig, RefitConfig
 from engine.live_settings import changeable
@@ -36,6 +36,10 @@ def config(**changed: Any) -> CoreConfig:
     return QUICK.model_copy(update={"policy": ALL, **changed})
 
 
+UNMOVED: dict[str, object] = {"counts": {}, "controls": {}, "measurements": {}}
+"""What a refused command may change: how many came, and which."""
+
+
 def said(command: str, **args: float | bool | str) -> bytes:
     ts = at(0) + timedelta(seconds=next(_seconds))
     blank = Control(
@@ -49,11 +53,11 @@ def tell(core: Core, command: str, **args: float | bool | str) -> list[Output]:
 
 
 def refused(core: Core, command: str, **args: float | bool | str) -> str:
-    before = state_digest(core.state() | {"counts": {}, "controls": {}})
+    before = state_digest(core.state() | UNMOVED)
     (letter,) = tell(core, command, **args)
     assert isinstance(letter, Dead), letter
     assert letter.reason == "control_refused"
-    assert state_digest(core.state() | {"counts": {}, "controls": {}}) == before
+    assert state_digest(core.state() | UNMOVED) == before
     return letter.message
 
 
@@ -109,6 +113,26 @@ def test_a_small_change_of_a_setting_is_made_at_once_and_stands_in_every_decisio
     assert decided(after, "c").model.config == decided(core, "c").model.config
     tell(core, "set", setting="policy.reduced_size", value=0.5)
     assert decided(core, "d").model.config == before
+
+
+def test_settings_that_only_go_together_are_restored_together():
+    core = new_core(config(safety=SafetyConfig(approve_above=1.0), policy=PolicyConfig()))
+    for setting, value in (("skip", 0.35), ("take", 0.85), ("skip", 0.7)):
+        tell(core, "set", setting=f"policy.{setting}", value=value)
+    assert (core.settings.policy.skip, core.settings.policy.take) == (0.7, 0.85)
+    after = new_core(core.config)
+    after.restore(core.state())  # skip alone would be above the take of before
+    assert after.settings.policy == core.settings.policy
+
+
+def test_however_many_measurements_come_a_slow_clocks_command_is_obeyed():
+    core = new_core(config())
+    halt = said("halt")
+    for i in range(REMEMBERED + 10):
+        tell(core, "measure", name="snapshot_age", value=float(i))
+    (alert,) = run(core, entries(halt))
+    assert isinstance(alert, Alert)
+    assert core.guard.switch.state_now == "HALTED"
 
 
 def test_a_change_of_more_than_a_fifth_waits_for_an_approval():

@@ -276,3 +276,16 @@ def test_the_daily_summary_says_what_came_of_the_day():
     )
     assert day.turn(at(0), "ACTIVE") is None  # event time went back
     assert day.turn(at(3 * 24 * 60), "ACTIVE") is None  # nothing happened
+
+
+def test_a_clock_years_ahead_ends_neither_summaries_nor_refits_once_it_is_found_out():
+    day, table = DailySummary(), Timetable("02:00", None)
+    years = 3 * 365 * 24 * 60
+    for minutes in (0, years, 60):
+        day.turn(at(minutes), "ACTIVE")
+        table.due(at(minutes))
+    day.decided(True)
+    told = day.turn(at(24 * 60), "ACTIVE")
+    assert told is not None
+    assert told.subject == "2026-01-05"
+    assert table.due(at(24 * 60)) == [Order("daily")]

@@ -63,6 +63,10 @@ COMMANDS: dict[int, tuple[str, dict[str, float | str]]] = {
     270: ("pin", {"model": "refit-192"}),
     280: ("arm", {}),
     285: ("mode", {"mode": "advisory"}),
+    **{
+        minute: ("measure", {"name": "snapshot_age", "value": value})
+        for minute, value in ((80, 61.0), (140, 1.0))
+    },
 }
 
 
@@ -114,6 +118,8 @@ def eventful() -> Iterator[Signal | Close | Control | bytes]:
         if i in COMMANDS:
             command, args = COMMANDS[i]
             yield control(i, command, **args)
+        if i == 200:
+            yield control(80, "measure", **COMMANDS[80][1])  # a copy
 
 
 STREAM = entries(*[e if isinstance(e, bytes) else encode(e) for e in eventful()])
@@ -161,8 +167,8 @@ def test_from_any_snapshot_on_everything_put_out_is_what_it_would_have_been(take
 
 
 PARTS = (
-    ("time",), ("controls",), ("settings",), ("book",), ("decisions_digest",), ("counts",),
-    ("transport",),
+    ("time",), ("controls",), ("measurements",), ("settings",), ("book",), ("decisions_digest",),
+    ("counts",), ("transport",),
     ("ledger", "open", "outlooks", "rows", "frozen", "votes"), ("ledger", "parked"),
     ("ledger", "ended", "ended_closed"),
     *(("guard", part) for part in ("revision", "switch", "rollout", "approvals", "daily")),
